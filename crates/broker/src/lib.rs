@@ -1,0 +1,1 @@
+//! The event broker: connections, dispatch, groups, partitions, writers.

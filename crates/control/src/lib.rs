@@ -1,0 +1,1 @@
+//! Sources of configuration: files read, watched, merged, checked and published.

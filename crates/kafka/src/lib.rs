@@ -1,0 +1,1 @@
+//! Kafka's wire: frames, messages, record batches, compression. No I/O.

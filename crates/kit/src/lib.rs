@@ -1,0 +1,1 @@
+//! The seams to the world: clock, stop signals, human units.

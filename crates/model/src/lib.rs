@@ -1,0 +1,1 @@
+//! What the user writes, how it is checked, and its schema. No I/O.

@@ -1,0 +1,1 @@
+//! Starts, watches and stops the user's services for nuncio up.

@@ -1,0 +1,1 @@
+//! What tests share: echo upstreams, the running binary, real clients.
