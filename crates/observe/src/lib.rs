@@ -1,1 +1,6 @@
-//! Metrics, logs, trace context and access lines.
+//! What a running Nuncio tells about itself: metrics, trace context, access lines and logs.
+
+pub mod access;
+pub mod log;
+pub mod metrics;
+pub mod trace;
