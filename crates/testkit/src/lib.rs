@@ -1,1 +1,13 @@
-//! What tests share: echo upstreams, the running binary, real clients.
+//! What tests share: the running binary, echo upstreams, raw connections and real Kafka clients.
+//!
+//! Everything here fails by panicking with what was expected and what was seen: a test reads better
+//! without a chain of `?`. Every wait has a limit.
+
+pub mod apache;
+pub mod echo;
+pub mod lab;
+pub mod nuncio;
+pub mod port;
+pub mod process;
+pub mod raw;
+pub mod wait;

@@ -1,0 +1,286 @@
+//! Real Kafka clients (and Apache Kafka itself), installed from their registries into `target/lab/`.
+//!
+//! Versions are pinned here. An installation is made once, under a lock, and kept between runs; another
+//! recipe makes a new one. `NUNCIO_LAB` names another folder. Where something is missing on the machine, a
+//! test says so and passes; with `CI=true` it fails, so that nothing goes untested in silence:
+//!
+//! ```no_run
+//! # use testkit::lab;
+//! let Some(python) = lab::or_skip(lab::python()) else { return };
+//! ```
+
+use std::fs::{self, File};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Longest time for one step of an installation.
+const STEP_LIMIT: Duration = Duration::from_secs(600);
+
+/// What the Python clients are installed from. The last three are codecs that `kafka-python` looks for.
+const PYTHON: &[&str] = &[
+    "confluent-kafka==2.16.1",
+    "kafka-python==3.0.12",
+    "lz4==4.4.5",
+    "python-snappy==0.7.3",
+    "zstandard==0.25.0",
+];
+/// What the Node.js client is installed from.
+const NODE: &[&str] = &["kafkajs@2.2.4"];
+/// What the Java client is installed from. Jackson is there for the test's own script.
+const JAVA: &[&str] = &[
+    "org.apache.kafka:kafka-clients:4.3.1",
+    "com.fasterxml.jackson.core:jackson-databind:2.21.2",
+    "org.slf4j:slf4j-nop:1.7.36",
+];
+/// What a broker is installed from: Apache Kafka publishes no archive to Maven, but all its parts.
+const APACHE: &[&str] = &[
+    "org.apache.kafka:kafka_2.13:4.3.1",
+    "org.apache.kafka:kafka-tools:4.3.1",
+    "org.apache.logging.log4j:log4j-core:2.25.3",
+    "org.apache.logging.log4j:log4j-api:2.25.3",
+    "org.apache.logging.log4j:log4j-slf4j-impl:2.25.3",
+    "org.apache.logging.log4j:log4j-1.2-api:2.25.3",
+];
+
+/// Why something cannot be had on this machine, in a sentence.
+#[derive(Debug)]
+pub struct Missing(String);
+
+/// Returns what was found; otherwise says `skipped: why`, or fails the test where `CI=true`.
+#[track_caller]
+pub fn or_skip<T>(found: Result<T, Missing>) -> Option<T> {
+    match found {
+        Ok(found) => Some(found),
+        Err(Missing(why)) if std::env::var("CI").is_ok_and(|value| value == "true") => {
+            panic!("nothing may be skipped with CI=true: {why}")
+        }
+        Err(Missing(why)) => {
+            say(&format!("skipped: {why}"));
+            None
+        }
+    }
+}
+
+/// Prints a line that the test runner does not swallow, such as which client ran.
+pub fn say(line: &str) {
+    // Whoever closed our stderr does not read it.
+    _ = writeln!(io::stderr(), "{line}");
+}
+
+/// Returns a Python interpreter that has `confluent_kafka` and `kafka` (kafka-python).
+pub fn python() -> Result<PathBuf, Missing> {
+    let folder = install("python", &PYTHON.join(" "), |folder| {
+        run(Command::new("python3").args(["-m", "venv"]).arg(folder))?;
+        let pip = folder.join("bin/pip");
+        run(Command::new(pip)
+            .args(["install", "--only-binary", ":all:"])
+            .args(PYTHON))
+    })?;
+    Ok(folder.join("bin/python"))
+}
+
+/// Returns a `node_modules` folder that has `kafkajs`, for `NODE_PATH`.
+pub fn node() -> Result<PathBuf, Missing> {
+    need("node")?;
+    let folder = install("node", &NODE.join(" "), |folder| {
+        fs::write(folder.join("package.json"), "{ \"private\": true }\n")?;
+        run(Command::new("npm")
+            .args(["install", "--no-audit", "--no-fund"])
+            .args(NODE)
+            .current_dir(folder))
+    })?;
+    Ok(folder.join("node_modules"))
+}
+
+/// Returns the class path of the Java client.
+pub fn java() -> Result<String, Missing> {
+    maven("java", JAVA)
+}
+
+/// Returns the class path of a whole Apache Kafka with its tools.
+pub fn apache() -> Result<String, Missing> {
+    maven("apache-kafka", APACHE)
+}
+
+/// Compiles one Java file against a class path, and returns the class path with the result in front.
+pub fn javac(source: &Path, class_path: &str) -> Result<String, Missing> {
+    need("javac")?;
+    let text = fs::read_to_string(source).map_err(|error| missing(source.display(), &error))?;
+    let mut hash = DefaultHasher::new();
+    (text, class_path).hash(&mut hash);
+    let name = source.file_stem().unwrap_or_default().to_string_lossy();
+    let folder = install(
+        &format!("classes-{name}"),
+        &format!("{:x}", hash.finish()),
+        |folder| {
+            run(Command::new("javac")
+                .args(["-cp", class_path, "-d"])
+                .arg(folder)
+                .arg(source))
+        },
+    )?;
+    Ok(format!("{}:{class_path}", folder.display()))
+}
+
+/// Returns the `kcat` program; as root on Debian it is installed when it is not there.
+pub fn kcat() -> Result<PathBuf, Missing> {
+    if let Ok(found) = need("kcat") {
+        return Ok(found);
+    }
+    install("kcat", "kcat", |_| {
+        let apt = || {
+            let mut apt = Command::new("apt-get");
+            apt.env("DEBIAN_FRONTEND", "noninteractive");
+            apt
+        };
+        run(apt().arg("update"))?;
+        run(apt().args(["install", "-y", "--no-install-recommends", "kcat"]))
+    })?;
+    need("kcat")
+}
+
+/// Returns where a program is.
+pub fn need(program: &str) -> Result<PathBuf, Missing> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .map(|folder| folder.join(program))
+        .find(|file| file.is_file())
+        .ok_or_else(|| Missing(format!("`{program}` is not installed")))
+}
+
+fn maven(name: &str, artifacts: &[&str]) -> Result<String, Missing> {
+    need("java")?;
+    let folder = install(name, &artifacts.join(" "), |folder| {
+        fs::write(folder.join("pom.xml"), pom(artifacts))?;
+        let goal = "dependency:copy-dependencies";
+        run(Command::new("mvn")
+            .args([
+                "-q",
+                "-B",
+                "-ntp",
+                goal,
+                "-DincludeScope=runtime",
+                "-DoutputDirectory=lib",
+            ])
+            .current_dir(folder))
+    })?;
+    Ok(format!("{}/lib/*", folder.display()))
+}
+
+fn pom(artifacts: &[&str]) -> String {
+    let mut pom = String::from(
+        "<project xmlns=\"http://maven.apache.org/POM/4.0.0\">\n<modelVersion>4.0.0</modelVersion>\n\
+         <groupId>lab</groupId><artifactId>lab</artifactId><version>1</version>\n<dependencies>\n",
+    );
+    for artifact in artifacts {
+        let mut parts = artifact.split(':');
+        for tag in ["groupId", "artifactId", "version"] {
+            let part = parts.next().unwrap_or_default();
+            let open = if tag == "groupId" { "<dependency>" } else { "" };
+            let close = if tag == "version" {
+                "</dependency>\n"
+            } else {
+                ""
+            };
+            pom.push_str(&format!("{open}<{tag}>{part}</{tag}>{close}"));
+        }
+    }
+    pom + "</dependencies>\n</project>\n"
+}
+
+/// Makes `root/name` with `work` unless the same recipe made it before.
+fn install(
+    name: &str,
+    recipe: &str,
+    work: impl FnOnce(&Path) -> io::Result<()>,
+) -> Result<PathBuf, Missing> {
+    let root = root();
+    let folder = root.join(name);
+    let stamp = folder.join(".recipe");
+    let done = |_: &()| fs::read_to_string(&stamp).is_ok_and(|made| made == recipe);
+    let locked = || -> io::Result<File> {
+        fs::create_dir_all(&root)?;
+        let lock = File::create(root.join(format!("{name}.lock")))?;
+        lock.lock()?;
+        Ok(lock)
+    };
+    // Tests run side by side, and so do test binaries: one of them installs, the others wait.
+    let _lock = locked().map_err(|error| missing(root.display(), &error))?;
+    if done(&()) {
+        return Ok(folder);
+    }
+    say(&format!("installing {name}: {recipe}"));
+    let made = || -> io::Result<()> {
+        if folder.exists() {
+            fs::remove_dir_all(&folder)?;
+        }
+        fs::create_dir_all(&folder)?;
+        work(&folder)?;
+        fs::write(&stamp, recipe)
+    };
+    made().map_err(|error| missing(name, &error))?;
+    Ok(folder)
+}
+
+fn missing(what: impl std::fmt::Display, error: &io::Error) -> Missing {
+    Missing(format!("{what} cannot be installed: {error}"))
+}
+
+/// Runs one step; its output goes into the error when it fails.
+fn run(command: &mut Command) -> io::Result<()> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let log = tempfile::NamedTempFile::new()?;
+    command
+        .stdin(Stdio::null())
+        .stdout(log.reopen()?)
+        .stderr(log.reopen()?);
+    let mut child = command
+        .spawn()
+        .map_err(|error| io::Error::new(error.kind(), format!("`{program}`: {error}")))?;
+    let end = Instant::now() + STEP_LIMIT;
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        if Instant::now() > end {
+            child.kill()?;
+            child.wait()?;
+            return Err(io::Error::other(format!(
+                "`{program}` took more than {STEP_LIMIT:?}"
+            )));
+        }
+        thread::sleep(Duration::from_millis(50));
+    };
+    if status.success() {
+        return Ok(());
+    }
+    let output = fs::read(log.path())?;
+    let output = String::from_utf8_lossy(&output);
+    let start = output.len().saturating_sub(2000);
+    let start = (start..output.len())
+        .find(|at| output.is_char_boundary(*at))
+        .unwrap_or(0);
+    Err(io::Error::other(format!(
+        "`{program}` failed ({status}): {}",
+        &output[start..]
+    )))
+}
+
+/// Returns the folder of all installations: beside the build's own output, so that `cargo clean` takes it too.
+fn root() -> PathBuf {
+    if let Some(root) = std::env::var_os("NUNCIO_LAB") {
+        return root.into();
+    }
+    let program = std::env::current_exe().unwrap_or_default();
+    let target = program
+        .ancestors()
+        .find(|folder| folder.join("CACHEDIR.TAG").is_file());
+    match target {
+        Some(target) => target.join("lab"),
+        None => std::env::temp_dir().join("nuncio-lab"),
+    }
+}
