@@ -1,0 +1,67 @@
+//! Broker: settings of the embedded broker, or the address of a Kafka cluster that takes its place.
+
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Settings of the embedded broker, or the address of a Kafka cluster that takes its place.
+///
+/// ```yaml
+/// listen: 0.0.0.0:9092
+/// advertised: broker.example.com:9092
+/// create_topics: true
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Broker {
+    /// Addresses of an existing Kafka cluster, comma-separated; the embedded broker stays off then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bootstrap: Option<String>,
+
+    /// Address that the embedded broker listens on; `--kafka`, or `127.0.0.1:9092`, when nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listen: Option<String>,
+
+    /// Address told to clients; the one that the client has used when nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advertised: Option<String>,
+
+    /// Whether a client's first use of a topic creates it.
+    #[serde(default = "yes")]
+    pub create_topics: bool,
+
+    /// Partitions of topics created without a number.
+    #[serde(default = "one")]
+    pub default_partitions: u32,
+
+    /// How long records are kept in topics that do not say it.
+    #[serde(default = "retention", with = "crate::units::duration")]
+    #[schemars(with = "String")]
+    pub default_retention: Duration,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn retention() -> Duration {
+    Duration::from_hours(7 * 24)
+}
+
+impl Default for Broker {
+    fn default() -> Broker {
+        Broker {
+            bootstrap: None,
+            listen: None,
+            advertised: None,
+            create_topics: yes(),
+            default_partitions: one(),
+            default_retention: retention(),
+        }
+    }
+}

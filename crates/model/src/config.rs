@@ -1,0 +1,67 @@
+//! The checked whole that the rest of the house runs.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    Broker, Endpoints, Host, Listener, Mapping, Module, Object, Publish, Service, Subscribe, Topic,
+};
+
+/// The checked whole: immutable, shared behind an `Arc`, swapped at once.
+///
+/// Every object in it has passed the checks, alone and together with the others. Lists are in the order of the sources and
+/// of the text, so that equal sources give an equal Config; the order means nothing for routing.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Config {
+    /// Requests that look like this go to that service.
+    pub mappings: Vec<Object<Mapping>>,
+
+    /// Virtual hosts; none means a built-in one for `*` that routes cleartext.
+    pub hosts: Vec<Object<Host>>,
+
+    /// Ports of the gateway; none means the address of the command line.
+    pub listeners: Vec<Object<Listener>>,
+
+    /// Global settings, the defaults where the user wrote none.
+    pub module: Module,
+
+    /// Programs that `up` runs, by `name`.
+    pub services: Vec<Object<Service>>,
+
+    /// Topics, by `name`.
+    pub topics: Vec<Object<Topic>>,
+
+    /// HTTP routes whose requests become records.
+    pub publish: Vec<Object<Publish>>,
+
+    /// Topics whose records become HTTP requests.
+    pub subscribe: Vec<Object<Subscribe>>,
+
+    /// Settings of the broker, the defaults where the user wrote none.
+    pub broker: Broker,
+
+    /// Addresses behind service names.
+    pub endpoints: Endpoints,
+
+    /// Kubernetes Secrets, by namespace and name.
+    pub secrets: BTreeMap<(String, String), Secret>,
+}
+
+/// The decoded data of a Kubernetes Secret. Its `Debug` shows no values.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secret {
+    /// The Secret's type, such as `kubernetes.io/tls`.
+    pub kind: String,
+
+    /// The values by their keys.
+    pub data: BTreeMap<String, Vec<u8>>,
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let keys: Vec<&String> = self.data.keys().collect();
+        f.debug_struct("Secret")
+            .field("kind", &self.kind)
+            .field("keys", &keys)
+            .finish()
+    }
+}

@@ -1,0 +1,263 @@
+//! Host: a virtual host, which Mappings it takes, and what happens to requests without TLS.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A virtual host: which names it answers for and which Mappings it takes.
+///
+/// This is Ambassador's Host. Without any Host a built-in one for `*` takes every Mapping and routes cleartext.
+///
+/// ```yaml
+/// hostname: shop.example.com
+/// mappingSelector: { matchLabels: { shop: public } }
+/// requestPolicy: { insecure: { action: Route } }
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Host {
+    /// Instances that take this object; `default` when nothing is said.
+    #[serde(
+        default,
+        rename = "ambassador_id",
+        alias = "ambassadorId",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub ambassador_id: Option<Vec<String>>,
+
+    /// Glob over the authority: `*`, `*.example.com` or `example.*`.
+    #[serde(default = "any")]
+    pub hostname: String,
+
+    /// Labels that a Mapping must have, all of them; any Mapping whose hostname overlaps when nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mapping_selector: Option<Selector>,
+
+    /// Old spelling of `mappingSelector`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<Selector>,
+
+    /// The Secret with certificate and key; when it is there, the Host serves TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_secret: Option<SecretRef>,
+
+    /// A TLSContext with the settings for TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_context: Option<NameRef>,
+
+    /// Settings for TLS, written in place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<HostTls>,
+
+    /// What happens to requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_policy: Option<RequestPolicy>,
+
+    /// Who issues the certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acme_provider: Option<AcmeProvider>,
+
+    /// Developer portal settings of Edge Stack.
+    #[serde(
+        default,
+        rename = "previewUrl",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub preview_url: Option<serde_json::Value>,
+}
+
+fn any() -> String {
+    "*".to_owned()
+}
+
+impl Host {
+    /// Returns the selector under either of its names.
+    pub fn selector(&self) -> Option<&Selector> {
+        self.mapping_selector.as_ref().or(self.selector.as_ref())
+    }
+
+    /// Returns what happens to requests without TLS.
+    pub fn insecure_action(&self) -> InsecureAction {
+        let insecure = self
+            .request_policy
+            .as_ref()
+            .and_then(|policy| policy.insecure.as_ref());
+        insecure
+            .and_then(|insecure| insecure.action)
+            .unwrap_or_default()
+    }
+}
+
+/// Selects objects by their labels.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Selector {
+    /// Labels that must be there with these values, all of them.
+    #[serde(default)]
+    pub match_labels: BTreeMap<String, String>,
+}
+
+impl Selector {
+    /// Returns whether all wanted labels are there.
+    pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.match_labels
+            .iter()
+            .all(|(key, value)| labels.get(key) == Some(value))
+    }
+}
+
+/// Names a Secret.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SecretRef {
+    /// The Secret's name.
+    pub name: String,
+
+    /// Its namespace; the Host's own when nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+}
+
+/// Names another object.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NameRef {
+    /// The object's name.
+    pub name: String,
+}
+
+/// Settings for TLS, as in a TLSContext.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HostTls {
+    /// File with the certificate chain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cert_chain_file: Option<String>,
+
+    /// File with the private key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub private_key_file: Option<String>,
+
+    /// Secret with the CA for client certificates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_secret: Option<String>,
+
+    /// File with the CA for client certificates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cacert_chain_file: Option<String>,
+
+    /// Secret with the certificate revocation list, under `crl.pem`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crl_secret: Option<String>,
+
+    /// File with the certificate revocation list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crl_file: Option<String>,
+
+    /// Whether clients must show a certificate.
+    #[serde(default)]
+    pub cert_required: bool,
+
+    /// Protocols offered by ALPN, comma-separated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alpn_protocols: Option<String>,
+
+    /// Oldest TLS version that is spoken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_tls_version: Option<TlsVersion>,
+
+    /// Newest TLS version that is spoken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_tls_version: Option<TlsVersion>,
+
+    /// Cipher suites by OpenSSL's names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cipher_suites: Option<Vec<String>>,
+
+    /// Curves by OpenSSL's names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ecdh_curves: Option<Vec<String>>,
+
+    /// Port whose cleartext requests are redirected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redirect_cleartext_from: Option<u16>,
+
+    /// Server name when TLS is originated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sni: Option<String>,
+}
+
+/// A TLS version by Ambassador's name.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+pub enum TlsVersion {
+    /// TLS 1.0, which is refused.
+    #[serde(rename = "v1.0")]
+    V1_0,
+    /// TLS 1.1, which is refused.
+    #[serde(rename = "v1.1")]
+    V1_1,
+    /// TLS 1.2.
+    #[serde(rename = "v1.2")]
+    V1_2,
+    /// TLS 1.3.
+    #[serde(rename = "v1.3")]
+    V1_3,
+}
+
+/// What happens to requests.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RequestPolicy {
+    /// What happens to requests without TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub insecure: Option<InsecurePolicy>,
+}
+
+/// What happens to requests without TLS.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct InsecurePolicy {
+    /// Redirect, Route or Reject; Redirect when nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub action: Option<InsecureAction>,
+
+    /// One more cleartext port from times before Listeners; -1 for none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub additional_port: Option<i32>,
+}
+
+/// What happens to a request without TLS.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum InsecureAction {
+    /// 301 to `https://` with the same host, path and query, where a Mapping matches.
+    #[default]
+    Redirect,
+    /// The request is routed.
+    Route,
+    /// 404.
+    Reject,
+}
+
+/// Who issues certificates by ACME.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AcmeProvider {
+    /// The directory's address, or `none`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authority: Option<String>,
+
+    /// Address of the account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub email: Option<String>,
+
+    /// Secret with the account's key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub private_key_secret: Option<NameRef>,
+
+    /// Registration data kept by the controller.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registration: Option<String>,
+}
