@@ -1,1 +1,2 @@
 //! The HTTP data plane: listeners, routes, policies, upstreams.
+pub mod route;
