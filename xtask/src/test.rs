@@ -1,0 +1,75 @@
+//! `cargo xtask test`: the one command that says whether the tree is sound.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+
+/// What `cargo xtask test` may leave out.
+#[derive(clap::Args)]
+pub struct Options {
+    /// Only the Rust tests: no format check, no lints, no shop.
+    #[arg(long)]
+    quick: bool,
+}
+
+/// Runs every step in order and stops at the first that fails.
+pub fn run(options: &Options) -> anyhow::Result<()> {
+    let started = Instant::now();
+    if !options.quick {
+        step("format", cargo(["fmt", "--all", "--check"]))?;
+        step(
+            "lints",
+            cargo([
+                "clippy",
+                "--workspace",
+                "--all-targets",
+                "--quiet",
+                "--",
+                "-D",
+                "warnings",
+            ]),
+        )?;
+    }
+    step("tests", cargo(["test", "--workspace"]))?;
+    if !options.quick {
+        step(
+            "shop",
+            cargo([
+                "run",
+                "--quiet",
+                "--package",
+                "app",
+                "--",
+                "up",
+                "examples/shop",
+                "--ci",
+            ]),
+        )?;
+    }
+    println!("all steps passed in {} s", started.elapsed().as_secs());
+    Ok(())
+}
+
+fn step(name: &str, mut command: Command) -> anyhow::Result<()> {
+    let started = Instant::now();
+    println!("== {name}: {command:?}");
+    let status = command
+        .status()
+        .with_context(|| format!("could not start the step `{name}`"))?;
+    if !status.success() {
+        bail!("the step `{name}` failed: {status}");
+    }
+    println!("== {name}: passed in {} s", started.elapsed().as_secs());
+    Ok(())
+}
+
+fn cargo<const N: usize>(arguments: [&str; N]) -> Command {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("xtask lies in the workspace");
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(arguments).current_dir(root);
+    command
+}
