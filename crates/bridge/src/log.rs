@@ -1,0 +1,180 @@
+//! Where records go: the embedded broker in this process, or a Kafka cluster.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use krafka::error::ErrorCode;
+use krafka::producer::{Acks, Producer, RecordMetadata};
+use krafka::{Kafka, KrafkaError};
+use tokio::sync::OnceCell;
+
+/// One record on its way into a topic.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Entry {
+    /// The key, which decides the partition; without one the broker chooses.
+    pub key: Option<Bytes>,
+    /// The value.
+    pub value: Option<Bytes>,
+    /// The headers, in order, a name may stand several times.
+    pub headers: Vec<(String, Bytes)>,
+}
+
+/// Where a record has been stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placed {
+    /// The topic's name.
+    pub topic: String,
+    /// The partition's number.
+    pub partition: i32,
+    /// The record's offset in it.
+    pub offset: i64,
+    /// The record's time, in milliseconds since 1970.
+    pub timestamp_ms: i64,
+}
+
+/// Why a record has not been stored.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// No such topic.
+    #[error("topic `{0}` does not exist")]
+    UnknownTopic(String),
+    /// The principal may not write to it.
+    #[error("writing to topic `{0}` is not allowed")]
+    Denied(String),
+    /// Larger than the topic takes.
+    #[error("the record is larger than topic `{0}` takes")]
+    TooLarge(String),
+    /// The topic's rules refuse it.
+    #[error("topic `{topic}` refuses the record: {why}")]
+    Invalid {
+        /// The topic's name.
+        topic: String,
+        /// The rule, in the broker's words.
+        why: String,
+    },
+    /// Not stored for now; nothing was written.
+    #[error("topic `{topic}` takes no records at the moment: {why}")]
+    Unavailable {
+        /// The topic's name.
+        topic: String,
+        /// What is in the way.
+        why: String,
+    },
+    /// Nobody knows whether it has been stored.
+    #[error("topic `{0}` did not answer in time; the record may have been stored")]
+    Unknown(String),
+}
+
+/// The log behind all topics. Clones share it.
+#[derive(Clone)]
+pub enum Log {
+    /// The embedded broker: an append is a call.
+    Embedded {
+        /// The broker.
+        broker: broker::Broker,
+        /// Where this process reaches its Kafka listener, for what works as a Kafka client.
+        bootstrap: String,
+    },
+    /// A Kafka cluster, reached as a client.
+    Cluster(std::sync::Arc<Cluster>),
+}
+
+/// A Kafka cluster and the producer to it, which connects at its first use.
+pub struct Cluster {
+    bootstrap: String,
+    producer: OnceCell<Producer>,
+}
+
+impl Log {
+    /// Returns the log of a Kafka cluster; it connects when it is first used.
+    pub fn cluster(bootstrap: &str) -> Self {
+        let cluster = Cluster { bootstrap: bootstrap.to_owned(), producer: OnceCell::new() };
+        Log::Cluster(std::sync::Arc::new(cluster))
+    }
+
+    /// Returns the addresses by which a Kafka client reaches the topics.
+    pub fn bootstrap(&self) -> &str {
+        match self {
+            Log::Embedded { bootstrap, .. } => bootstrap,
+            Log::Cluster(cluster) => &cluster.bootstrap,
+        }
+    }
+
+    /// Stores a record and returns its place once it is durable.
+    ///
+    /// # Errors
+    /// See [`AppendError`]; only [`AppendError::Unknown`] leaves open whether the record is there. The caller bounds the
+    /// time: dropping the future leaves the outcome unknown.
+    pub async fn append(&self, topic: &str, entry: Entry) -> Result<Placed, AppendError> {
+        match self {
+            Log::Embedded { broker, .. } => embedded(broker, topic, entry).await,
+            Log::Cluster(cluster) => cluster.append(topic, entry).await,
+        }
+    }
+}
+
+async fn embedded(broker: &broker::Broker, topic: &str, entry: Entry) -> Result<Placed, AppendError> {
+    let record = broker::Record {
+        key: entry.key,
+        value: entry.value,
+        headers: entry.headers,
+        timestamp_ms: None,
+    };
+    match broker.produce(topic, None, record).await {
+        Ok(placed) => Ok(Placed {
+            topic: topic.to_owned(),
+            partition: placed.partition,
+            offset: placed.offset,
+            timestamp_ms: placed.timestamp_ms,
+        }),
+        Err(error) => Err(match error {
+            broker::ProduceError::UnknownTopic(_) => AppendError::UnknownTopic(topic.to_owned()),
+            broker::ProduceError::TooLarge { .. } => AppendError::TooLarge(topic.to_owned()),
+            other => AppendError::Unavailable { topic: topic.to_owned(), why: other.to_string() },
+        }),
+    }
+}
+
+/// How long the cluster's producer tries before it gives a record up. A publish route's own limit is usually shorter.
+const DELIVERY_MAX: Duration = Duration::from_secs(30);
+
+impl Cluster {
+    async fn append(&self, topic: &str, entry: Entry) -> Result<Placed, AppendError> {
+        let producer = self.producer.get_or_try_init(|| self.connect()).await;
+        let producer = producer.map_err(|error| refused(topic, &error))?;
+        let mut record = krafka::Record::new(topic, entry.value.clone().unwrap_or_default());
+        record.key = entry.key;
+        record.value = entry.value;
+        for (name, value) in entry.headers {
+            record = record.header(name, value);
+        }
+        let sent = producer.send(record).await;
+        let RecordMetadata { partition, offset, timestamp, .. } = sent.map_err(|error| refused(topic, &error))?;
+        Ok(Placed { topic: topic.to_owned(), partition, offset, timestamp_ms: timestamp })
+    }
+
+    async fn connect(&self) -> Result<Producer, KrafkaError> {
+        let kafka = connect(&self.bootstrap).await?;
+        kafka.producer().acks(Acks::All).linger(Duration::ZERO).delivery_timeout(DELIVERY_MAX).build().await
+    }
+}
+
+/// Connects to a Kafka cluster as a client.
+pub(crate) async fn connect(bootstrap: &str) -> Result<Kafka, KrafkaError> {
+    Kafka::builder(bootstrap).client_id("nuncio").connect().await
+}
+
+fn refused(topic: &str, error: &KrafkaError) -> AppendError {
+    let topic = topic.to_owned();
+    match error {
+        KrafkaError::Broker { code, message } => match code {
+            ErrorCode::UnknownTopicOrPartition => AppendError::UnknownTopic(topic),
+            ErrorCode::TopicAuthorizationFailed | ErrorCode::ClusterAuthorizationFailed => AppendError::Denied(topic),
+            ErrorCode::MessageTooLarge | ErrorCode::RecordListTooLarge => AppendError::TooLarge(topic),
+            ErrorCode::InvalidRecord => AppendError::Invalid { topic, why: message.clone() },
+            _ => AppendError::Unavailable { topic, why: error.to_string() },
+        },
+        KrafkaError::DeliveryTimeout { possibly_written: true, .. } => AppendError::Unknown(topic),
+        _ => AppendError::Unavailable { topic, why: error.to_string() },
+    }
+}
