@@ -1,6 +1,58 @@
 //! The one binary: `nuncio up`, `serve`, `check`, `explain`, `topics`, `groups`, `produce`, `consume`.
 
+mod client;
+mod consume;
+mod groups;
+mod produce;
+mod topics;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-fn main() {}
+/// An API gateway and an event broker in one: the front door and the post of your services.
+#[derive(Parser)]
+#[command(name = "nuncio", version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// List, describe, create, change and delete topics of any Kafka-compatible broker.
+    Topics(topics::Arguments),
+    /// List, describe, reset and delete consumer groups of any Kafka-compatible broker.
+    Groups(groups::Arguments),
+    /// Send records to a topic of any Kafka-compatible broker.
+    Produce(produce::Arguments),
+    /// Print records of a topic of any Kafka-compatible broker.
+    Consume(consume::Arguments),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(arguments.command) {
+        Ok(code) => code,
+        Err(error) => {
+            anstream::eprintln!("nuncio: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    match command {
+        Command::Topics(arguments) => runtime.block_on(topics::run(arguments))?,
+        Command::Groups(arguments) => runtime.block_on(groups::run(arguments))?,
+        Command::Produce(arguments) => runtime.block_on(produce::run(arguments))?,
+        Command::Consume(arguments) => runtime.block_on(consume::run(arguments))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -88,7 +88,10 @@ pub struct Cluster {
 impl Log {
     /// Returns the log of a Kafka cluster; it connects when it is first used.
     pub fn cluster(bootstrap: &str) -> Self {
-        let cluster = Cluster { bootstrap: bootstrap.to_owned(), producer: OnceCell::new() };
+        let cluster = Cluster {
+            bootstrap: bootstrap.to_owned(),
+            producer: OnceCell::new(),
+        };
         Log::Cluster(std::sync::Arc::new(cluster))
     }
 
@@ -113,7 +116,11 @@ impl Log {
     }
 }
 
-async fn embedded(broker: &broker::Broker, topic: &str, entry: Entry) -> Result<Placed, AppendError> {
+async fn embedded(
+    broker: &broker::Broker,
+    topic: &str,
+    entry: Entry,
+) -> Result<Placed, AppendError> {
     let record = broker::Record {
         key: entry.key,
         value: entry.value,
@@ -130,7 +137,10 @@ async fn embedded(broker: &broker::Broker, topic: &str, entry: Entry) -> Result<
         Err(error) => Err(match error {
             broker::ProduceError::UnknownTopic(_) => AppendError::UnknownTopic(topic.to_owned()),
             broker::ProduceError::TooLarge { .. } => AppendError::TooLarge(topic.to_owned()),
-            other => AppendError::Unavailable { topic: topic.to_owned(), why: other.to_string() },
+            other => AppendError::Unavailable {
+                topic: topic.to_owned(),
+                why: other.to_string(),
+            },
         }),
     }
 }
@@ -149,19 +159,38 @@ impl Cluster {
             record = record.header(name, value);
         }
         let sent = producer.send(record).await;
-        let RecordMetadata { partition, offset, timestamp, .. } = sent.map_err(|error| refused(topic, &error))?;
-        Ok(Placed { topic: topic.to_owned(), partition, offset, timestamp_ms: timestamp })
+        let RecordMetadata {
+            partition,
+            offset,
+            timestamp,
+            ..
+        } = sent.map_err(|error| refused(topic, &error))?;
+        Ok(Placed {
+            topic: topic.to_owned(),
+            partition,
+            offset,
+            timestamp_ms: timestamp,
+        })
     }
 
     async fn connect(&self) -> Result<Producer, KrafkaError> {
         let kafka = connect(&self.bootstrap).await?;
-        kafka.producer().acks(Acks::All).linger(Duration::ZERO).delivery_timeout(DELIVERY_MAX).build().await
+        kafka
+            .producer()
+            .acks(Acks::All)
+            .linger(Duration::ZERO)
+            .delivery_timeout(DELIVERY_MAX)
+            .build()
+            .await
     }
 }
 
 /// Connects to a Kafka cluster as a client.
 pub(crate) async fn connect(bootstrap: &str) -> Result<Kafka, KrafkaError> {
-    Kafka::builder(bootstrap).client_id("nuncio").connect().await
+    Kafka::builder(bootstrap)
+        .client_id("nuncio")
+        .connect()
+        .await
 }
 
 fn refused(topic: &str, error: &KrafkaError) -> AppendError {
@@ -169,12 +198,28 @@ fn refused(topic: &str, error: &KrafkaError) -> AppendError {
     match error {
         KrafkaError::Broker { code, message } => match code {
             ErrorCode::UnknownTopicOrPartition => AppendError::UnknownTopic(topic),
-            ErrorCode::TopicAuthorizationFailed | ErrorCode::ClusterAuthorizationFailed => AppendError::Denied(topic),
-            ErrorCode::MessageTooLarge | ErrorCode::RecordListTooLarge => AppendError::TooLarge(topic),
-            ErrorCode::InvalidRecord => AppendError::Invalid { topic, why: message.clone() },
-            _ => AppendError::Unavailable { topic, why: error.to_string() },
+            ErrorCode::TopicAuthorizationFailed | ErrorCode::ClusterAuthorizationFailed => {
+                AppendError::Denied(topic)
+            }
+            ErrorCode::MessageTooLarge | ErrorCode::RecordListTooLarge => {
+                AppendError::TooLarge(topic)
+            }
+            ErrorCode::InvalidRecord => AppendError::Invalid {
+                topic,
+                why: message.clone(),
+            },
+            _ => AppendError::Unavailable {
+                topic,
+                why: error.to_string(),
+            },
         },
-        KrafkaError::DeliveryTimeout { possibly_written: true, .. } => AppendError::Unknown(topic),
-        _ => AppendError::Unavailable { topic, why: error.to_string() },
+        KrafkaError::DeliveryTimeout {
+            possibly_written: true,
+            ..
+        } => AppendError::Unknown(topic),
+        _ => AppendError::Unavailable {
+            topic,
+            why: error.to_string(),
+        },
     }
 }

@@ -48,12 +48,16 @@ impl Refusal {
     fn status(&self) -> StatusCode {
         match self {
             Refusal::NoKey(_) | Refusal::Broken(_) => StatusCode::BAD_REQUEST,
-            Refusal::TooLong(_) | Refusal::Append(AppendError::TooLarge(_)) => StatusCode::PAYLOAD_TOO_LARGE,
+            Refusal::TooLong(_) | Refusal::Append(AppendError::TooLarge(_)) => {
+                StatusCode::PAYLOAD_TOO_LARGE
+            }
             Refusal::Append(AppendError::UnknownTopic(_)) => StatusCode::NOT_FOUND,
             Refusal::Append(AppendError::Denied(_)) => StatusCode::FORBIDDEN,
             Refusal::Append(AppendError::Invalid { .. }) => StatusCode::UNPROCESSABLE_ENTITY,
             Refusal::Append(AppendError::Unavailable { .. }) => StatusCode::SERVICE_UNAVAILABLE,
-            Refusal::Append(AppendError::Unknown(_)) | Refusal::Late(_) => StatusCode::GATEWAY_TIMEOUT,
+            Refusal::Append(AppendError::Unknown(_)) | Refusal::Late(_) => {
+                StatusCode::GATEWAY_TIMEOUT
+            }
         }
     }
 }
@@ -64,32 +68,62 @@ impl Publisher {
     /// # Errors
     /// When a template or a header's name cannot be read; a checked configuration has none such.
     pub fn new(spec: &model::Publish, log: Log, metrics: &Metrics) -> Result<Self, String> {
-        let header = |name: &String| name.parse().map_err(|_| format!("`{name}` is no header name"));
-        let labels = [("topic", spec.topic.as_str()), ("route", spec.route.as_str())];
-        let add_headers = spec.add_headers.iter().map(|(name, text)| Ok((name.clone(), Template::parse(text)?)));
+        let header = |name: &String| {
+            name.parse()
+                .map_err(|_| format!("`{name}` is no header name"))
+        };
+        let labels = [
+            ("topic", spec.topic.as_str()),
+            ("route", spec.route.as_str()),
+        ];
+        let add_headers = spec
+            .add_headers
+            .iter()
+            .map(|(name, text)| Ok((name.clone(), Template::parse(text)?)));
         Ok(Publisher {
             topic: spec.topic.as_str().into(),
             key: spec.key.as_deref().map(Template::parse).transpose()?,
             key_required: spec.key_required,
-            headers: spec.headers.iter().map(header).collect::<Result<_, String>>()?,
+            headers: spec
+                .headers
+                .iter()
+                .map(header)
+                .collect::<Result<_, String>>()?,
             add_headers: add_headers.collect::<Result<_, String>>()?,
             body_bytes_max: usize::try_from(spec.body_bytes_max).unwrap_or(usize::MAX),
             timeout: spec.timeout,
             log,
-            stored: metrics.counter("nuncio_publish_records", "Records stored from HTTP requests.", &labels),
-            refused: metrics.counter("nuncio_publish_refused", "Publish requests that became no record.", &labels),
+            stored: metrics.counter(
+                "nuncio_publish_records",
+                "Records stored from HTTP requests.",
+                &labels,
+            ),
+            refused: metrics.counter(
+                "nuncio_publish_refused",
+                "Publish requests that became no record.",
+                &labels,
+            ),
         })
     }
 
     async fn publish(&self, call: Call) -> Result<Placed, Refusal> {
         let (head, body) = call.request.into_parts();
-        let body = body.collect_max(self.body_bytes_max).await.map_err(|error| match error {
-            Broken::TooLong(max) => Refusal::TooLong(max),
-            error => Refusal::Broken(error),
-        })?;
+        let body = body
+            .collect_max(self.body_bytes_max)
+            .await
+            .map_err(|error| match error {
+                Broken::TooLong(max) => Refusal::TooLong(max),
+                error => Refusal::Broken(error),
+            })?;
         let asks_json = |template: &Template| template.reads_body();
-        let reads_json = self.key.iter().chain(self.add_headers.iter().map(|(_, t)| t)).any(asks_json);
-        let json = reads_json.then(|| serde_json::from_slice(&body).ok()).flatten();
+        let reads_json = self
+            .key
+            .iter()
+            .chain(self.add_headers.iter().map(|(_, t)| t))
+            .any(asks_json);
+        let json = reads_json
+            .then(|| serde_json::from_slice(&body).ok())
+            .flatten();
         let parts = Parts {
             params: &call.params,
             query: head.uri.query().unwrap_or_default(),
@@ -107,9 +141,16 @@ impl Publisher {
         // The record carries the trace on to whoever consumes it.
         headers.push(("traceparent".to_owned(), Bytes::from(call.trace.header())));
         if let Some(state) = head.headers.get("tracestate") {
-            headers.push(("tracestate".to_owned(), Bytes::copy_from_slice(state.as_bytes())));
+            headers.push((
+                "tracestate".to_owned(),
+                Bytes::copy_from_slice(state.as_bytes()),
+            ));
         }
-        let entry = Entry { key, value: Some(body), headers };
+        let entry = Entry {
+            key,
+            value: Some(body),
+            headers,
+        };
         match tokio::time::timeout(self.timeout, self.log.append(&self.topic, entry)).await {
             Ok(placed) => Ok(placed?),
             Err(_) => Err(Refusal::Late(self.topic.to_string())),
@@ -124,7 +165,10 @@ impl Publisher {
                 continue;
             }
             for value in request.get_all(name) {
-                headers.push((name.as_str().to_owned(), Bytes::copy_from_slice(value.as_bytes())));
+                headers.push((
+                    name.as_str().to_owned(),
+                    Bytes::copy_from_slice(value.as_bytes()),
+                ));
             }
         }
         for (name, template) in &self.add_headers {
@@ -158,15 +202,24 @@ impl Handler for Arc<Publisher> {
 
 /// Returns whether the request has `Prefer: return=minimal` (RFC 7240).
 fn prefers_minimal<B>(request: &Request<B>) -> bool {
-    let values = request.headers().get_all("prefer").iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split([',', ';'])).any(|part| part.trim().eq_ignore_ascii_case("return=minimal"))
+    let values = request
+        .headers()
+        .get_all("prefer")
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    values
+        .flat_map(|value| value.split([',', ';']))
+        .any(|part| part.trim().eq_ignore_ascii_case("return=minimal"))
 }
 
 fn stored(placed: &Placed, minimal: bool) -> Response<ResponseBody> {
     if minimal {
         let mut answer = Response::new(ResponseBody::empty());
         *answer.status_mut() = StatusCode::NO_CONTENT;
-        answer.headers_mut().insert("preference-applied", http::HeaderValue::from_static("return=minimal"));
+        answer.headers_mut().insert(
+            "preference-applied",
+            http::HeaderValue::from_static("return=minimal"),
+        );
         return answer;
     }
     let body = json!({
@@ -185,14 +238,23 @@ fn refused(refusal: &Refusal) -> Response<ResponseBody> {
     let body = json!({ "status": status.as_u16(), "title": title, "detail": refusal.to_string() });
     let mut answer = answer(status, "application/problem+json", &body);
     if status == StatusCode::SERVICE_UNAVAILABLE {
-        answer.headers_mut().insert(header::RETRY_AFTER, http::HeaderValue::from_static("1"));
+        answer
+            .headers_mut()
+            .insert(header::RETRY_AFTER, http::HeaderValue::from_static("1"));
     }
     answer
 }
 
-fn answer(status: StatusCode, content_type: &'static str, body: &serde_json::Value) -> Response<ResponseBody> {
+fn answer(
+    status: StatusCode,
+    content_type: &'static str,
+    body: &serde_json::Value,
+) -> Response<ResponseBody> {
     let mut answer = Response::new(ResponseBody::full(format!("{body}\n")));
     *answer.status_mut() = status;
-    answer.headers_mut().insert(header::CONTENT_TYPE, http::HeaderValue::from_static(content_type));
+    answer.headers_mut().insert(
+        header::CONTENT_TYPE,
+        http::HeaderValue::from_static(content_type),
+    );
     answer
 }

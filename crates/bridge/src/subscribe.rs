@@ -48,7 +48,12 @@ impl Subscriptions {
     /// Returns a runner without subscriptions. All end when `stop` is cancelled.
     pub fn new(metrics: Metrics, stop: CancellationToken) -> Self {
         let (config, _) = watch::channel(Arc::default());
-        Subscriptions { metrics, stop, running: Mutex::default(), config }
+        Subscriptions {
+            metrics,
+            stop,
+            running: Mutex::default(),
+            config,
+        }
     }
 
     /// Makes the running subscriptions those of `config`: unchanged ones go on undisturbed, removed and changed ones
@@ -56,8 +61,11 @@ impl Subscriptions {
     pub async fn apply(&self, config: Arc<Config>, log: &Log) {
         self.config.send_replace(config.clone());
         let mut running = self.running.lock().await;
-        let wanted: BTreeMap<String, &Object<Subscribe>> =
-            config.subscribe.iter().map(|object| (object.full_name(), object)).collect();
+        let wanted: BTreeMap<String, &Object<Subscribe>> = config
+            .subscribe
+            .iter()
+            .map(|object| (object.full_name(), object))
+            .collect();
         let stale: Vec<String> = running
             .iter()
             .filter(|(name, now)| {
@@ -66,14 +74,18 @@ impl Subscriptions {
             })
             .map(|(name, _)| name.clone())
             .collect();
-        let ending: Vec<Running> = stale.iter().filter_map(|name| running.remove(name)).collect();
+        let ending: Vec<Running> = stale
+            .iter()
+            .filter_map(|name| running.remove(name))
+            .collect();
         futures_util::future::join_all(ending.into_iter().map(Running::end)).await;
         for (name, object) in wanted {
             if running.contains_key(&name) || self.stop.is_cancelled() {
                 continue;
             }
             let stop = self.stop.child_token();
-            let subscription = run::Subscription::new(object, log, self.config.subscribe(), &self.metrics);
+            let subscription =
+                run::Subscription::new(object, log, self.config.subscribe(), &self.metrics);
             info!(subscription = %object.name, topic = %object.spec.topic, service = %object.spec.service, "subscription started");
             let started = Running {
                 object: object.clone(),

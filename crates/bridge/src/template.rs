@@ -34,13 +34,17 @@ impl Parts<'_> {
                     out.extend_from_slice(&value);
                 }
                 Part::Header(name) => {
-                    let value = self.headers.get(name).ok_or_else(|| format!("header.{name}"))?;
+                    let value = self
+                        .headers
+                        .get(name)
+                        .ok_or_else(|| format!("header.{name}"))?;
                     out.extend_from_slice(value.as_bytes());
                 }
                 Part::Body(fields) if fields.is_empty() => out.extend_from_slice(self.body),
                 Part::Body(fields) => {
                     let missing = || format!("body.{}", fields.join("."));
-                    let value = field(self.json.ok_or_else(missing)?, fields).ok_or_else(missing)?;
+                    let value =
+                        field(self.json.ok_or_else(missing)?, fields).ok_or_else(missing)?;
                     out.extend_from_slice(scalar(value).ok_or_else(missing)?.as_bytes());
                 }
             }
@@ -51,7 +55,9 @@ impl Parts<'_> {
 
 /// Returns the first parameter of that name, decoded.
 fn query<'a>(query: &'a str, name: &str) -> Option<Cow<'a, [u8]>> {
-    let pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    let pairs = query
+        .split('&')
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")));
     let mut found = pairs.filter(|(key, _)| *decoded(key) == *name.as_bytes());
     found.next().map(|(_, value)| decoded(value))
 }
@@ -94,10 +100,20 @@ mod tests {
         let body = br#"{"order":{"id":7,"tags":["a","b"],"none":null}}"#;
         let json: Value = serde_json::from_slice(body).unwrap();
         let params = [("region".to_owned(), "eu%20west".to_owned())];
-        let parts = Parts { params: &params, query: "a=1&b=x+y%21&a=2&c", headers: &headers, body, json: Some(&json) };
+        let parts = Parts {
+            params: &params,
+            query: "a=1&b=x+y%21&a=2&c",
+            headers: &headers,
+            body,
+            json: Some(&json),
+        };
         let filled = parts.fill(&Template::parse(template).unwrap());
         let filled = filled.map(|bytes| String::from_utf8(bytes).unwrap());
-        assert_eq!(filled, expected.map(str::to_owned).map_err(str::to_owned), "{template}");
+        assert_eq!(
+            filled,
+            expected.map(str::to_owned).map_err(str::to_owned),
+            "{template}"
+        );
     }
 
     #[test]

@@ -29,8 +29,18 @@ const CONNECT_MAX: Duration = Duration::from_secs(3);
 
 /// Record headers that would change the framing or the meaning of the request itself.
 const NOT_PASSED_ON: &[&str] = &[
-    "connection", "content-length", "expect", "host", "keep-alive", "proxy-authorization", "proxy-connection", "te",
-    "trailer", "transfer-encoding", "upgrade", "traceparent",
+    "connection",
+    "content-length",
+    "expect",
+    "host",
+    "keep-alive",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "traceparent",
 ];
 
 /// Sends records to the service of one subscription.
@@ -77,13 +87,21 @@ impl Delivery {
 
     /// Makes one try. `attempt` starts at 1.
     pub(super) async fn send(&self, record: &Record, attempt: u32) -> Outcome {
-        let retry = |why: String| Outcome::Retry { after: None, slow: false, why };
+        let retry = |why: String| Outcome::Retry {
+            after: None,
+            slow: false,
+            why,
+        };
         let request = match self.request(record, attempt) {
             Ok(request) => request,
             Err(why) => return retry(why),
         };
         let answer = async {
-            let answer = self.client.request(request).await.map_err(|error| cause(&error))?;
+            let answer = self
+                .client
+                .request(request)
+                .await
+                .map_err(|error| cause(&error))?;
             let (head, body) = answer.into_parts();
             let outcome = outcome::of_answer(head.status, &head.headers);
             // The status decides; the body is read only to keep the connection.
@@ -93,14 +111,21 @@ impl Delivery {
         match tokio::time::timeout(self.timeout, answer).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(why)) => retry(format!("the service could not be reached: {why}")),
-            Err(_) => retry(format!("the service did not answer within {:?}", self.timeout)),
+            Err(_) => retry(format!(
+                "the service did not answer within {:?}",
+                self.timeout
+            )),
         }
     }
 
     fn request(&self, record: &Record, attempt: u32) -> Result<Request<Full<Bytes>>, String> {
         let target = self.target.as_ref().map_err(Clone::clone)?;
         let authority = self.authority(target)?;
-        let uri = Uri::builder().scheme("http").authority(authority).path_and_query(self.path.as_str()).build();
+        let uri = Uri::builder()
+            .scheme("http")
+            .authority(authority)
+            .path_and_query(self.path.as_str())
+            .build();
         let mut request = Request::new(Full::new(record.value.clone().unwrap_or_default()));
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = uri.map_err(|error| format!("`{}`: {error}", self.path))?;
@@ -118,7 +143,10 @@ impl Delivery {
     /// Returns where to connect to: the next of the told endpoints in turn, else the name, for DNS.
     fn authority(&self, target: &Target) -> Result<String, String> {
         let config = self.config.borrow();
-        match config.endpoints.find(&target.host, &self.namespace, target.port) {
+        match config
+            .endpoints
+            .find(&target.host, &self.namespace, target.port)
+        {
             Some([]) => Err(format!("service `{}` has no ready endpoint", target.host)),
             Some(addresses) => {
                 let turn = self.turn.fetch_add(1, Ordering::Relaxed);
@@ -134,8 +162,12 @@ impl Delivery {
     fn headers(&self, record: &Record, attempt: u32) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (name, value) in &record.headers {
-            let Ok(name) = HeaderName::try_from(name.as_str()) else { continue };
-            let Ok(value) = HeaderValue::from_bytes(value.as_deref().unwrap_or_default()) else { continue };
+            let Ok(name) = HeaderName::try_from(name.as_str()) else {
+                continue;
+            };
+            let Ok(value) = HeaderValue::from_bytes(value.as_deref().unwrap_or_default()) else {
+                continue;
+            };
             // What the bridge itself says about a record cannot be said by the record.
             if !NOT_PASSED_ON.contains(&name.as_str()) && !name.as_str().starts_with("nuncio-") {
                 headers.append(name, value);
@@ -166,14 +198,19 @@ impl Delivery {
             }
             Some(key) => set("nuncio-key-base64", BASE64.encode(key)),
         }
-        headers.entry(header::CONTENT_TYPE).or_insert(HeaderValue::from_static("application/octet-stream"));
+        headers
+            .entry(header::CONTENT_TYPE)
+            .or_insert(HeaderValue::from_static("application/octet-stream"));
         headers
     }
 }
 
 /// Returns a new span in the record's trace, or a new trace.
 fn trace(record: &Record) -> TraceContext {
-    let header = record.headers.iter().find(|(name, _)| name == "traceparent");
+    let header = record
+        .headers
+        .iter()
+        .find(|(name, _)| name == "traceparent");
     let parent = header.and_then(|(_, value)| TraceContext::parse(value.as_deref()?));
     parent.map_or_else(|| TraceContext::start(false), |parent| parent.child())
 }

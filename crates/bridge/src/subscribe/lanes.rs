@@ -23,8 +23,13 @@ pub(super) struct Record {
 
 impl Record {
     fn bytes(&self) -> usize {
-        let headers = self.headers.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Bytes::len));
-        self.key.as_ref().map_or(0, Bytes::len) + self.value.as_ref().map_or(0, Bytes::len) + headers.sum::<usize>()
+        let headers = self
+            .headers
+            .iter()
+            .map(|(name, value)| name.len() + value.as_ref().map_or(0, Bytes::len));
+        self.key.as_ref().map_or(0, Bytes::len)
+            + self.value.as_ref().map_or(0, Bytes::len)
+            + headers.sum::<usize>()
     }
 }
 
@@ -86,7 +91,10 @@ impl Lanes {
     pub(super) fn offer(&mut self, mut record: Record) {
         let progress = self.partitions.entry(record.partition).or_insert_with(|| {
             self.assignments += 1;
-            Progress { assignment: self.assignments, ..Progress::default() }
+            Progress {
+                assignment: self.assignments,
+                ..Progress::default()
+            }
         });
         record.assignment = progress.assignment;
         if !progress.open.insert(record.offset) {
@@ -121,11 +129,15 @@ impl Lanes {
     /// as no longer under way.
     pub(super) fn done(&mut self, record: &Record) {
         self.in_flight -= 1;
-        let Some(progress) = self.partitions.get_mut(&record.partition) else { return };
+        let Some(progress) = self.partitions.get_mut(&record.partition) else {
+            return;
+        };
         if progress.assignment != record.assignment || !progress.open.remove(&record.offset) {
             return;
         }
-        let Some(lane) = self.lane(record) else { return };
+        let Some(lane) = self.lane(record) else {
+            return;
+        };
         match self.behind.get_mut(&lane).and_then(VecDeque::pop_front) {
             Some(next) => self.ready.push_back(next),
             None => _ = self.behind.remove(&lane),
@@ -136,7 +148,11 @@ impl Lanes {
     pub(super) fn revoke(&mut self, partition: i32) {
         self.partitions.remove(&partition);
         let of_it = |record: &Record| record.partition == partition;
-        let dropped = self.ready.iter().chain(self.behind.values().flatten()).filter(|record| of_it(record));
+        let dropped = self
+            .ready
+            .iter()
+            .chain(self.behind.values().flatten())
+            .filter(|record| of_it(record));
         self.waiting_bytes -= dropped.map(Record::bytes).sum::<usize>();
         self.ready.retain(|record| !of_it(record));
         self.behind.retain(|lane, _| match lane {
@@ -165,7 +181,10 @@ impl Lanes {
     /// Returns how far the window between what is committed and what was fetched is open, in records, and how many bytes wait.
     pub(super) fn load(&self) -> (usize, usize) {
         let window = |progress: &Progress| (progress.next - progress.committable()).max(0) as usize;
-        (self.partitions.values().map(window).sum(), self.waiting_bytes)
+        (
+            self.partitions.values().map(window).sum(),
+            self.waiting_bytes,
+        )
     }
 
     pub(super) fn in_flight(&self) -> usize {
@@ -177,7 +196,10 @@ impl Lanes {
             OrderBy::None => None,
             OrderBy::Partition => Some(Lane::Partition(record.partition)),
             // A record without a key has no order to keep.
-            OrderBy::Key => record.key.clone().map(|key| Lane::Key(record.partition, key)),
+            OrderBy::Key => record
+                .key
+                .clone()
+                .map(|key| Lane::Key(record.partition, key)),
         }
     }
 }
@@ -190,11 +212,21 @@ mod tests {
         let key = (!key.is_empty()).then(|| Bytes::copy_from_slice(key.as_bytes()));
         // The tests' first assignment of a partition is the partition's number plus one.
         let assignment = partition as u64 + 1;
-        Record { partition, offset, timestamp_ms: 0, key, value: None, headers: Vec::new(), assignment }
+        Record {
+            partition,
+            offset,
+            timestamp_ms: 0,
+            key,
+            value: None,
+            headers: Vec::new(),
+            assignment,
+        }
     }
 
     fn offsets(lanes: &mut Lanes) -> Vec<i64> {
-        std::iter::from_fn(|| lanes.next()).map(|record| record.offset).collect()
+        std::iter::from_fn(|| lanes.next())
+            .map(|record| record.offset)
+            .collect()
     }
 
     #[test]

@@ -10,7 +10,11 @@ pub(super) enum Outcome {
     /// Delivered.
     Acknowledged,
     /// Try again, after this long if the service named a time. `slow` holds the whole subscription back that long.
-    Retry { after: Option<Duration>, slow: bool, why: String },
+    Retry {
+        after: Option<Duration>,
+        slow: bool,
+        why: String,
+    },
     /// Trying again is useless: to the dead-letter topic.
     Dead { why: String },
     /// The service has no use for it.
@@ -24,16 +28,26 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 
 /// Reads an answer. The header `x-outcome: retry[;delay=SECONDS] | drop | dlq` wins over the status.
 pub(super) fn of_answer(status: StatusCode, headers: &HeaderMap) -> Outcome {
-    let said = headers.get("x-outcome").and_then(|value| value.to_str().ok());
+    let said = headers
+        .get("x-outcome")
+        .and_then(|value| value.to_str().ok());
     if let Some(outcome) = said.and_then(explicit) {
         return outcome;
     }
     let why = format!("the service answered {status}");
     match status.as_u16() {
         200..=299 => Outcome::Acknowledged,
-        408 | 425 | 429 | 503 => Outcome::Retry { after: retry_after(headers), slow: true, why },
+        408 | 425 | 429 | 503 => Outcome::Retry {
+            after: retry_after(headers),
+            slow: true,
+            why,
+        },
         410 => Outcome::Disabled,
-        500..=599 => Outcome::Retry { after: retry_after(headers), slow: false, why },
+        500..=599 => Outcome::Retry {
+            after: retry_after(headers),
+            slow: false,
+            why,
+        },
         _ => Outcome::Dead { why },
     }
 }
@@ -42,26 +56,43 @@ fn explicit(text: &str) -> Option<Outcome> {
     let mut parts = text.split(';').map(str::trim);
     match parts.next()? {
         "retry" => {
-            let seconds = parts.find_map(|part| part.strip_prefix("delay=")).and_then(|text| text.parse().ok());
+            let seconds = parts
+                .find_map(|part| part.strip_prefix("delay="))
+                .and_then(|text| text.parse().ok());
             let after = seconds.map(|seconds| Duration::from_secs(seconds).min(RETRY_AFTER_MAX));
-            Some(Outcome::Retry { after, slow: false, why: "the service asked for a retry".into() })
+            Some(Outcome::Retry {
+                after,
+                slow: false,
+                why: "the service asked for a retry".into(),
+            })
         }
         "drop" => Some(Outcome::Dropped),
-        "dlq" => Some(Outcome::Dead { why: "the service sent it to the dead letters".into() }),
+        "dlq" => Some(Outcome::Dead {
+            why: "the service sent it to the dead letters".into(),
+        }),
         _ => None,
     }
 }
 
 /// Reads Retry-After in seconds; the form with a date is left to the back-off.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    let seconds = headers
+        .get(header::RETRY_AFTER)?
+        .to_str()
+        .ok()?
+        .trim()
+        .parse()
+        .ok()?;
     Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX))
 }
 
 /// Returns the wait before try number `attempt` + 1: doubled each time, between the bounds, and jittered to between a
 /// half and the whole of itself so that records that failed together do not come back together.
 pub(super) fn backoff(retry: &model::subscribe::Retry, attempt: u32, random: f64) -> Duration {
-    let doubled = retry.backoff_min.saturating_mul(1u32.checked_shl(attempt.saturating_sub(1)).unwrap_or(u32::MAX));
+    let doubled = retry.backoff_min.saturating_mul(
+        1u32.checked_shl(attempt.saturating_sub(1))
+            .unwrap_or(u32::MAX),
+    );
     doubled.min(retry.backoff_max).mul_f64(0.5 + random / 2.0)
 }
 
@@ -71,10 +102,15 @@ mod tests {
 
     #[track_caller]
     fn check(status: u16, headers: &[(&'static str, &'static str)], expected: &str) {
-        let headers = headers.iter().map(|(k, v)| (k.parse().unwrap(), v.parse().unwrap())).collect();
+        let headers = headers
+            .iter()
+            .map(|(k, v)| (k.parse().unwrap(), v.parse().unwrap()))
+            .collect();
         let text = match of_answer(StatusCode::from_u16(status).unwrap(), &headers) {
             Outcome::Acknowledged => "ack".into(),
-            Outcome::Retry { after, slow, .. } => format!("retry {after:?} {}", if slow { "all" } else { "one" }),
+            Outcome::Retry { after, slow, .. } => {
+                format!("retry {after:?} {}", if slow { "all" } else { "one" })
+            }
             Outcome::Dead { .. } => "dead".into(),
             Outcome::Dropped => "drop".into(),
             Outcome::Disabled => "disable".to_owned(),
@@ -100,7 +136,11 @@ mod tests {
 
     #[test]
     fn an_explicit_outcome_wins() {
-        check(200, &[("x-outcome", "retry;delay=30")], "retry Some(30s) one");
+        check(
+            200,
+            &[("x-outcome", "retry;delay=30")],
+            "retry Some(30s) one",
+        );
         check(200, &[("x-outcome", "retry")], "retry None one");
         check(500, &[("x-outcome", "drop")], "drop");
         check(200, &[("x-outcome", "dlq")], "dead");

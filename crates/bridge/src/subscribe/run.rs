@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use krafka::consumer::{
-    AutoOffsetReset, Consumer, ConsumerRebalanceListener, ConsumerRecord, OffsetAndMetadata, TopicPartition,
-};
 use krafka::KrafkaError;
+use krafka::consumer::{
+    AutoOffsetReset, Consumer, ConsumerRebalanceListener, ConsumerRecord, OffsetAndMetadata,
+    TopicPartition,
+};
 use model::subscribe::From;
 use model::{Config, Object, Subscribe};
 use observe::metrics::{Counter, Gauge, Metrics};
@@ -78,24 +79,44 @@ impl Subscription {
         config: watch::Receiver<Arc<Config>>,
         metrics: &Metrics,
     ) -> Self {
-        let labels = [("subscription", object.name.as_str()), ("topic", object.spec.topic.as_str())];
+        let labels = [
+            ("subscription", object.name.as_str()),
+            ("topic", object.spec.topic.as_str()),
+        ];
         let counter = |name, help| metrics.counter(name, help, &labels);
         let courier = Courier {
             delivery: Delivery::new(object, config),
             spec: object.spec.clone(),
             log: log.clone(),
             hold: watch::Sender::new(Instant::now()),
-            delivered: counter("nuncio_subscribe_delivered", "Records that a service acknowledged."),
-            retried: counter("nuncio_subscribe_retries", "Deliveries that will be tried again."),
-            dead: counter("nuncio_subscribe_dead", "Records given up: dead letters, or passed over without a topic for them."),
+            delivered: counter(
+                "nuncio_subscribe_delivered",
+                "Records that a service acknowledged.",
+            ),
+            retried: counter(
+                "nuncio_subscribe_retries",
+                "Deliveries that will be tried again.",
+            ),
+            dead: counter(
+                "nuncio_subscribe_dead",
+                "Records given up: dead letters, or passed over without a topic for them.",
+            ),
         };
         Subscription {
             name: object.name.clone(),
             spec: object.spec.clone(),
-            group: object.spec.group.clone().unwrap_or_else(|| format!("nuncio.{}", object.name)),
+            group: object
+                .spec
+                .group
+                .clone()
+                .unwrap_or_else(|| format!("nuncio.{}", object.name)),
             log: log.clone(),
             courier: Arc::new(courier),
-            lag: metrics.gauge("nuncio_subscribe_open", "Records fetched and not yet done.", &labels),
+            lag: metrics.gauge(
+                "nuncio_subscribe_open",
+                "Records fetched and not yet done.",
+                &labels,
+            ),
         }
     }
 
@@ -109,7 +130,9 @@ impl Subscription {
                     error!(subscription = %self.name, service = %self.spec.service, "the service answered 410 Gone: subscription disabled until it is changed or the process starts again");
                     return;
                 }
-                Err(error) => warn!(subscription = %self.name, %error, "subscription interrupted, going on shortly"),
+                Err(error) => {
+                    warn!(subscription = %self.name, %error, "subscription interrupted, going on shortly")
+                }
             }
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -209,7 +232,9 @@ impl Round<'_> {
         while let Some(record) = self.lanes.next() {
             let courier = self.subscription.courier.clone();
             let sent = record.clone();
-            let handle = self.tasks.spawn(async move { courier.deliver(&sent).await });
+            let handle = self
+                .tasks
+                .spawn(async move { courier.deliver(&sent).await });
             self.under_way.insert(handle.id(), (record, handle));
         }
         self.subscription.lag.set(self.lanes.load().0 as i64);
@@ -253,7 +278,10 @@ impl Round<'_> {
     fn drop_revoked(&mut self) {
         for partition in self.revoked.take() {
             self.lanes.revoke(partition);
-            let of_it = self.under_way.values().filter(|(record, _)| record.partition == partition);
+            let of_it = self
+                .under_way
+                .values()
+                .filter(|(record, _)| record.partition == partition);
             of_it.for_each(|(_, handle)| handle.abort());
             // What replaces the partition is not paused.
             self.paused = false;
@@ -267,12 +295,17 @@ impl Round<'_> {
         }
         let topic = &self.subscription.spec.topic;
         let offsets = moved.iter().map(|(partition, offset)| {
-            (TopicPartition::new(topic.as_str(), *partition), OffsetAndMetadata::new(*offset))
+            (
+                TopicPartition::new(topic.as_str(), *partition),
+                OffsetAndMetadata::new(*offset),
+            )
         });
         match self.consumer.commit_offsets(offsets).await {
             Ok(()) => self.lanes.committed(&moved),
             // The next tick tries again; until then a restart would deliver again, never lose.
-            Err(error) => warn!(subscription = %self.subscription.name, %error, "progress not committed yet"),
+            Err(error) => {
+                warn!(subscription = %self.subscription.name, %error, "progress not committed yet")
+            }
         }
     }
 
@@ -306,7 +339,8 @@ impl Courier {
                 Outcome::Dead { why } => return self.bury(record, attempt, &why).await,
                 Outcome::Retry { after, slow, why } => {
                     if let (Some(after), true) = (after, slow) {
-                        self.hold.send_modify(|until| *until = (*until).max(Instant::now() + after));
+                        self.hold
+                            .send_modify(|until| *until = (*until).max(Instant::now() + after));
                     }
                     (after, why)
                 }
@@ -339,7 +373,9 @@ impl Courier {
     async fn bury(&self, record: &Record, attempts: u32, why: &str) -> Ended {
         self.dead.inc();
         error!(topic = %self.spec.topic, partition = record.partition, offset = record.offset, attempts, %why, dead_letter = self.spec.dead_letter.as_deref(), "record given up");
-        let Some(topic) = &self.spec.dead_letter else { return Ended::Done };
+        let Some(topic) = &self.spec.dead_letter else {
+            return Ended::Done;
+        };
         let said = [
             ("nuncio-dead-topic", self.spec.topic.clone()),
             ("nuncio-dead-partition", record.partition.to_string()),
@@ -347,10 +383,17 @@ impl Courier {
             ("nuncio-dead-attempts", attempts.to_string()),
             ("nuncio-dead-reason", why.to_owned()),
         ];
-        let mut headers: Vec<(String, Bytes)> =
-            record.headers.iter().map(|(name, value)| (name.clone(), value.clone().unwrap_or_default())).collect();
+        let mut headers: Vec<(String, Bytes)> = record
+            .headers
+            .iter()
+            .map(|(name, value)| (name.clone(), value.clone().unwrap_or_default()))
+            .collect();
         headers.extend(said.map(|(name, value)| (name.to_owned(), Bytes::from(value))));
-        let entry = Entry { key: record.key.clone(), value: record.value.clone(), headers };
+        let entry = Entry {
+            key: record.key.clone(),
+            value: record.value.clone(),
+            headers,
+        };
         let mut attempt = 1;
         while let Err(error) = self.log.append(topic, entry.clone()).await {
             warn!(%topic, %error, "dead letter not stored, trying again");
@@ -368,7 +411,11 @@ fn record_of(record: ConsumerRecord) -> Record {
         timestamp_ms: record.timestamp,
         key: record.key,
         value: record.value,
-        headers: record.headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
+        headers: record
+            .headers
+            .iter()
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect(),
         assignment: 0,
     }
 }
