@@ -7,6 +7,7 @@
 //!
 //! Rules and their order are Ambassador's; where they differ on purpose, `docs/reference/ambassador-differences.md` says so.
 
+pub mod explain;
 pub mod path;
 
 mod group;
@@ -54,7 +55,8 @@ pub enum Found<'t> {
 }
 
 /// Why nothing takes a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Miss {
     #[error("no Host has this name")]
     Host,

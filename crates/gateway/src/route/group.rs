@@ -3,7 +3,7 @@
 use super::rule::{HostRule, PathKind, Rule, Target, Test};
 
 /// The size of the space a draw comes from.
-const WHOLE: u64 = 1 << 32;
+pub(super) const WHOLE: u64 = 1 << 32;
 
 /// Rules that match the same.
 #[derive(Debug)]
@@ -57,6 +57,34 @@ pub(super) struct Key {
 }
 
 impl Key {
+    /// Says why this key comes after a greater one.
+    pub(super) fn why_after(&self, winner: &Key) -> String {
+        if self.precedence != winner.precedence {
+            return format!(
+                "its precedence {} is lower than {}",
+                self.precedence, winner.precedence
+            );
+        }
+        if self.prefix_len != winner.prefix_len {
+            return format!(
+                "its prefix `{}` is shorter than `{}`",
+                self.prefix, winner.prefix
+            );
+        }
+        let field = if self.headers_len != winner.headers_len {
+            "it says less about host and headers"
+        } else if self.query_len != winner.query_len {
+            "it says less about the query"
+        } else if self.prefix != winner.prefix {
+            "of prefixes with the same length, the later one in the alphabet comes first"
+        } else if self.method.is_empty() {
+            "it says nothing about the method"
+        } else {
+            "all else is equal, and the later one in the alphabet comes first"
+        };
+        field.to_owned()
+    }
+
     pub(super) fn new(rule: &Rule) -> Self {
         let mut headers: Vec<(&str, (String, bool))> = rule
             .headers

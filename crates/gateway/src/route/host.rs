@@ -165,8 +165,15 @@ pub(super) struct Names<T> {
     any: Option<T>,
     exact: HashMap<Box<str>, T>,
     /// Longest first.
-    suffixes: Vec<(usize, HashMap<Box<[u8]>, T>)>,
-    prefixes: Vec<(usize, HashMap<Box<[u8]>, T>)>,
+    suffixes: Vec<Length<T>>,
+    prefixes: Vec<Length<T>>,
+}
+
+/// The globs whose text, without the star, has this length.
+#[derive(Debug)]
+struct Length<T> {
+    len: usize,
+    globs: HashMap<Box<[u8]>, T>,
 }
 
 impl<T> Default for Names<T> {
@@ -191,8 +198,8 @@ impl<T> Names<T> {
                 Glob::Prefix(start) => file(&mut names.prefixes, &start, item),
             }
         }
-        for globs in [&mut names.suffixes, &mut names.prefixes] {
-            globs.sort_by_key(|(len, _)| std::cmp::Reverse(*len));
+        for lengths in [&mut names.suffixes, &mut names.prefixes] {
+            lengths.sort_by_key(|length| std::cmp::Reverse(length.len));
         }
         names
     }
@@ -207,14 +214,14 @@ impl<T> Names<T> {
         let with_port = authority.has_port().then(|| authority.full());
         let seen = move || with_port.into_iter().chain([authority.name()]);
         let exact = seen().filter_map(|name| self.exact.get(name));
-        let suffixes = self.suffixes.iter().flat_map(move |(len, globs)| {
+        let suffixes = self.suffixes.iter().flat_map(move |Length { len, globs }| {
             seen().filter_map(move |name| {
                 let at = name.len().checked_sub(*len)?;
                 let (star, end) = name.as_bytes().split_at(at);
                 filed(globs, end, name, authority).filter(|_| !matches!(star, b"" | b"."))
             })
         });
-        let prefixes = self.prefixes.iter().flat_map(move |(len, globs)| {
+        let prefixes = self.prefixes.iter().flat_map(move |Length { len, globs }| {
             seen().filter_map(move |name| {
                 let start = name.as_bytes().get(..*len).filter(|_| name.len() > *len)?;
                 filed(globs, start, name, authority)
@@ -227,15 +234,19 @@ impl<T> Names<T> {
     }
 }
 
-fn file<T>(globs: &mut Vec<(usize, HashMap<Box<[u8]>, T>)>, text: &str, item: T) {
-    let at = globs
+fn file<T>(lengths: &mut Vec<Length<T>>, text: &str, item: T) {
+    let len = text.len();
+    let at = lengths
         .iter()
-        .position(|(len, _)| *len == text.len())
+        .position(|length| length.len == len)
         .unwrap_or_else(|| {
-            globs.push((text.len(), HashMap::default()));
-            globs.len() - 1
+            lengths.push(Length {
+                len,
+                globs: HashMap::default(),
+            });
+            lengths.len() - 1
         });
-    globs[at].1.insert(text.as_bytes().into(), item);
+    lengths[at].globs.insert(text.as_bytes().into(), item);
 }
 
 /// Looks a piece of `name` up, if a glob with that text looks at `name` (and not at the authority's other form).

@@ -171,7 +171,7 @@ impl Rule {
 }
 
 impl HostRule {
-    fn matches(&self, authority: &Authority<'_>) -> bool {
+    pub(super) fn matches(&self, authority: &Authority<'_>) -> bool {
         match self {
             HostRule::Unsaid => true,
             HostRule::Glob(glob) => glob.matches(authority),
@@ -331,8 +331,8 @@ fn decoded(text: &str) -> Cow<'_, [u8]> {
 
 impl Whole {
     pub(super) fn new(pattern: &str) -> Result<Self, regex::Error> {
-        // On its own first: the error then shows what the user wrote.
-        _ = regex(pattern)?;
+        // On its own first: the error then shows what the user wrote, and nothing can close the group below.
+        regex_syntax::parse(pattern).map_err(|error| regex::Error::Syntax(error.to_string()))?;
         let regex = regex::bytes::RegexBuilder::new(&format!(r"\A(?:{pattern})\z"))
             .size_limit(REGEX_BYTES_MAX)
             .build()?;

@@ -32,6 +32,8 @@ pub struct Table {
     shared: Names<Paths>,
     /// For each host, what only it and some others take.
     own: Vec<Names<Paths>>,
+    /// Rules that take no part, and why.
+    left_out: BTreeMap<u32, String>,
 }
 
 /// A virtual host: one `hostname`, which may come from several Host objects.
@@ -54,7 +56,7 @@ impl VirtualHost {
     }
 
     /// Whether the labels and the presence of a hostname are right for this host.
-    fn takes(&self, rule: &Rule) -> bool {
+    pub(super) fn takes(&self, rule: &Rule) -> bool {
         self.selectors.iter().any(|selector| match selector {
             None => !matches!(rule.host, HostRule::Unsaid),
             Some(wanted) => wanted
@@ -152,6 +154,15 @@ impl Table {
         }
         findings.sort_by(|a, b| a.rules.cmp(&b.rules));
         findings.dedup();
+        let refused = findings.iter().filter(|finding| finding.refused);
+        let left_out = refused
+            .flat_map(|finding| {
+                finding
+                    .rules
+                    .iter()
+                    .map(|&rule| (rule, finding.what.clone()))
+            })
+            .collect();
         let by_name = Names::collect(hosts.iter().map(|host| host.name.clone()).zip(0..));
         let table = Self {
             rules,
@@ -160,6 +171,7 @@ impl Table {
             by_name,
             shared: shared.finish(),
             own: own.into_iter().map(Filing::finish).collect(),
+            left_out,
         };
         (table, findings)
     }
@@ -280,8 +292,10 @@ impl Table {
             .map(|&host| &self.hosts[host as usize])
     }
 
-    pub(super) fn takes(host: &VirtualHost, rule: &Rule) -> bool {
-        host.takes(rule) && host.overlaps(rule)
+    pub(super) fn left_out(&self, id: usize) -> Option<&str> {
+        self.left_out
+            .get(&u32::try_from(id).ok()?)
+            .map(String::as_str)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Ambassador's routing rules, as tables: what is written, what is asked, what comes out.
 
+mod explain;
 mod naive;
 mod rules;
 

@@ -4,8 +4,8 @@ use std::fmt::Display;
 
 use http::{HeaderName, StatusCode};
 use model::{
-    Config, Host, Listener, Mapping, Object, Problem, Publish, Severity, listener::NamespaceFrom,
-    publish::Segment,
+    Config, Host, Listener, Mapping, Module, Object, Problem, Publish, Severity,
+    listener::NamespaceFrom, publish::Segment,
 };
 use serde::Serialize;
 
@@ -13,6 +13,7 @@ use super::{
     Table,
     group::Finding,
     host::Glob,
+    path,
     rewrite::{BadReplace, Redirect, RedirectPath, Replace, Rewrite},
     rule::{Field, HeaderRule, HostRule, PathKind, PathRule, QueryRule, Rule, Target, Test, Whole},
     table::VirtualHost,
@@ -61,6 +62,16 @@ impl Table {
                 .flat_map(|finding| told(config, &table, finding)),
         );
         (table, problems)
+    }
+}
+
+impl path::Rules {
+    /// Returns what the Module says about paths.
+    pub fn of(module: &Module) -> Self {
+        Self {
+            merge_slashes: module.merge_slashes,
+            escaped_slashes_refused: module.reject_requests_with_escaped_slashes,
+        }
     }
 }
 
