@@ -334,7 +334,7 @@ mod tests {
             (&json!("hello"), &json!("shop"))
         );
         assert_eq!(answer.json()["backend"], "orders");
-        assert_eq!(echo.seen(), [seen.clone()]);
+        assert_eq!(echo.seen(), std::slice::from_ref(seen));
         assert_eq!(echo.connections(), 1);
     }
 

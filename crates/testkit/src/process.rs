@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 use crate::wait;
 
 /// Lines kept for the report of a failure.
-const LOG_LINES_MAX: usize = 500;
+const LOG_LINES_MAX: usize = 80;
+/// Characters kept of each of them.
+const LOG_LINE_CHARS_MAX: usize = 200;
 
 /// A running child: its stdout comes line by line, its whole output is shown when the test fails.
 pub struct Process {
@@ -90,6 +92,11 @@ impl Process {
     /// Returns the lines that its stdout has brought so far, without waiting.
     pub fn ready_lines(&mut self) -> Vec<String> {
         self.lines.try_iter().collect()
+    }
+
+    /// Returns the stdout lines that are left when it has ended.
+    pub fn last_lines(&mut self) -> Vec<String> {
+        self.lines.iter().collect()
     }
 
     /// Returns stdout lines until one satisfies the test, that one included.
@@ -194,7 +201,7 @@ fn follow(
                 if log.len() == LOG_LINES_MAX {
                     log.pop_front();
                 }
-                log.push_back(format!("{mark}| {line}"));
+                log.push_back(format!("{mark}| {line:.0$}", LOG_LINE_CHARS_MAX));
             }
             if let Some(lines) = &lines {
                 // The test may have stopped listening; the log goes on.

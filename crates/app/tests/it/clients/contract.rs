@@ -1,0 +1,349 @@
+//! How a test talks with a client, whatever its language.
+//!
+//! Each script in `scripts/` is started in one of two ways:
+//!
+//! - `agent BOOTSTRAP`: reads one command a line (`{"do": "create", "topic": "t", "partitions": 3}`) and
+//!   answers each with a line of JSON, with an `error` in it when the client library failed.
+//! - `member BOOTSTRAP GROUP TOPIC`: joins a consumer group, reads and commits, and tells each event on a line:
+//!   `assigned`, `revoked`, `record`, `committed`, `uncommitted`. It leaves the group when its stdin ends.
+//!
+//! Keys, values and header values are hexadecimal. Every line carries `at`, the machine's monotonic clock in
+//! microseconds, so that the events of several processes can be put in order. `kcat` has no script: `kcat.rs`
+//! puts its options and its output into the same words.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use testkit::lab::{self, Missing};
+use testkit::process::Process;
+
+use super::kcat::{self, Kcat};
+
+/// Longest wait for one answer; the scripts give up at half of it.
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+
+/// The clients, and what each can do.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Kind {
+    Confluent,
+    KafkaPython,
+    KafkaJs,
+    Java,
+    Kcat,
+}
+
+pub(super) const ALL: [Kind; 5] = [
+    Kind::Confluent,
+    Kind::KafkaPython,
+    Kind::KafkaJs,
+    Kind::Java,
+    Kind::Kcat,
+];
+
+impl Kind {
+    /// Returns the codecs that it writes and reads.
+    pub(super) fn codecs(self) -> &'static [&'static str] {
+        match self {
+            // It brings gzip only and leaves the rest to packages of others.
+            Kind::KafkaJs => &["none", "gzip"],
+            _ => &["none", "gzip", "snappy", "lz4", "zstd"],
+        }
+    }
+
+    /// Returns what starts it, without arguments.
+    pub(super) fn command(self) -> Result<Command, Missing> {
+        Ok(match self {
+            Kind::Confluent => python("confluent.py")?,
+            Kind::KafkaPython => python("kafka_python.py")?,
+            Kind::KafkaJs => {
+                let modules = lab::node()?;
+                let mut command = Command::new("node");
+                command.env("NODE_PATH", modules).arg(script("kafkajs.js"));
+                command
+            }
+            Kind::Java => {
+                let classes = lab::javac(&script("JavaClient.java"), &lab::java()?)?;
+                let mut command = Command::new("java");
+                // Short lives on few cores: a small heap and the quick compiler only.
+                command.args(["-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]);
+                command.args(["-cp", &classes, "JavaClient"]);
+                command
+            }
+            Kind::Kcat => Command::new(lab::kcat()?),
+        })
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Kind::Confluent => "confluent-kafka",
+            Kind::KafkaPython => "kafka-python",
+            Kind::KafkaJs => "kafkajs",
+            Kind::Java => "kafka-clients (Java)",
+            Kind::Kcat => "kcat",
+        })
+    }
+}
+
+fn python(name: &str) -> Result<Command, Missing> {
+    let mut command = Command::new(lab::python()?);
+    command
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .arg(script(name));
+    Ok(command)
+}
+
+/// Returns where a script of this folder is.
+pub(super) fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/it/clients/scripts")
+        .join(name)
+}
+
+/// One record, as it is given to a producer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Record {
+    pub(super) partition: i32,
+    pub(super) key: Option<String>,
+    pub(super) value: Option<String>,
+    pub(super) timestamp: i64,
+    pub(super) headers: Vec<(String, Option<String>)>,
+}
+
+/// One record, as a consumer saw it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Read {
+    pub(super) offset: i64,
+    #[serde(flatten)]
+    pub(super) record: Record,
+}
+
+/// How a producer is set up for one call.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Producing<'a> {
+    pub(super) topic: &'a str,
+    pub(super) codec: &'a str,
+    pub(super) acks: &'a str,
+    pub(super) idempotent: bool,
+}
+
+/// A client library at work.
+pub(super) enum Client {
+    Script(Agent),
+    Kcat(Kcat),
+}
+
+pub(super) struct Agent {
+    kind: Kind,
+    bootstrap: String,
+    process: Process,
+}
+
+impl Client {
+    /// Starts a client, or says why it is skipped.
+    #[track_caller]
+    pub(super) fn start(kind: Kind, bootstrap: String) -> Option<Self> {
+        let mut command = lab::or_skip(kind.command())?;
+        if kind == Kind::Kcat {
+            return Some(Self::Kcat(Kcat::new(bootstrap)));
+        }
+        command.args(["agent", &bootstrap]);
+        let process = Process::start(&kind.to_string(), command);
+        Some(Self::Script(Agent {
+            kind,
+            bootstrap,
+            process,
+        }))
+    }
+
+    pub(super) fn kind(&self) -> Kind {
+        match self {
+            Self::Script(agent) => agent.kind,
+            Self::Kcat(_) => Kind::Kcat,
+        }
+    }
+
+    /// Produces and returns partition and offset of each record, as far as the client tells them.
+    #[track_caller]
+    pub(super) fn produce(
+        &mut self,
+        producing: Producing<'_>,
+        records: &[Record],
+    ) -> Vec<(i32, i64)> {
+        match self {
+            Self::Script(agent) => {
+                let Producing {
+                    topic,
+                    codec,
+                    acks,
+                    idempotent,
+                } = producing;
+                let answer = agent.ask(json!({
+                    "do": "produce", "topic": topic, "compression": codec, "acks": acks,
+                    "idempotent": idempotent, "records": records,
+                }));
+                parse(answer["placed"].clone())
+            }
+            Self::Kcat(kcat) => {
+                kcat.produce(producing, records);
+                Vec::new()
+            }
+        }
+    }
+
+    /// Reads a topic from its beginning until so many records have come (or too long nothing).
+    #[track_caller]
+    pub(super) fn consume(&mut self, topic: &str, count: usize) -> Vec<Read> {
+        match self {
+            Self::Script(agent) => {
+                let answer = agent.ask(json!({ "do": "consume", "topic": topic, "count": count }));
+                parse(answer["records"].clone())
+            }
+            Self::Kcat(kcat) => kcat.consume(topic, count),
+        }
+    }
+
+    /// Starts a member of a consumer group.
+    #[track_caller]
+    pub(super) fn member(&self, group: &str, topic: &str) -> Member {
+        match self {
+            Self::Script(agent) => Member::start(agent.kind, &agent.bootstrap, group, topic),
+            Self::Kcat(kcat) => Member::start(Kind::Kcat, kcat.bootstrap(), group, topic),
+        }
+    }
+}
+
+impl Agent {
+    /// Gives one command; panics when the client library reports an error.
+    #[track_caller]
+    pub(super) fn ask(&mut self, command: Value) -> Value {
+        match self.try_ask(command.clone()) {
+            Ok(answer) => answer,
+            Err(error) => panic!("{} failed: {error}\ncommand: {command:.400}", self.kind),
+        }
+    }
+
+    /// Gives one command; the error is the client library's own.
+    #[track_caller]
+    pub(super) fn try_ask(&mut self, command: Value) -> Result<Value, String> {
+        self.process.write_line(&command.to_string());
+        let line = self.process.next_line(ANSWER_LIMIT);
+        let answer: Value = match serde_json::from_str(&line) {
+            Ok(answer) => answer,
+            Err(error) => panic!("not JSON ({error}): {line:.400}"),
+        };
+        match answer["error"].as_str() {
+            Some(error) => Err(error.to_owned()),
+            None => Ok(answer),
+        }
+    }
+}
+
+/// One member of a consumer group, in a process of its own, and what it has told so far.
+pub(super) struct Member {
+    process: Process,
+    words: Words,
+    left: bool,
+    pub(super) assigned: Vec<i32>,
+    pub(super) records: Vec<Read>,
+    /// The next offset to read for each partition, as the broker has acknowledged it.
+    pub(super) committed: BTreeMap<i32, i64>,
+}
+
+/// How a member talks.
+enum Words {
+    /// In the contract's words; it leaves when its stdin ends.
+    Contract,
+    /// In kcat's; it leaves when it is asked to stop.
+    Kcat,
+}
+
+impl Member {
+    #[track_caller]
+    fn start(kind: Kind, bootstrap: &str, group: &str, topic: &str) -> Self {
+        let mut command = kind.command().expect("it was there when its agent started");
+        let words = if kind == Kind::Kcat {
+            command = kcat::member(&command, bootstrap, group, topic);
+            Words::Kcat
+        } else {
+            command.args(["member", bootstrap, group, topic]);
+            Words::Contract
+        };
+        let process = Process::start(&format!("{kind} member"), command);
+        let (assigned, records, committed) = Default::default();
+        Self {
+            process,
+            words,
+            left: false,
+            assigned,
+            records,
+            committed,
+        }
+    }
+
+    /// Takes in what it has told since the last look.
+    #[track_caller]
+    pub(super) fn look(&mut self) {
+        let lines = self.process.ready_lines();
+        assert!(
+            !lines.is_empty() || self.left || self.process.running(),
+            "a member ended by itself\n{}",
+            self.process.log()
+        );
+        self.take_in(lines);
+    }
+
+    /// Ends it well: it commits, leaves the group and stops.
+    #[track_caller]
+    pub(super) fn leave(&mut self) {
+        match self.words {
+            Words::Contract => self.process.close_stdin(),
+            Words::Kcat => self.process.terminate(),
+        }
+        let status = self.process.wait(ANSWER_LIMIT);
+        assert!(
+            status.success(),
+            "left with {status}\n{}",
+            self.process.log()
+        );
+        let lines = self.process.last_lines();
+        self.take_in(lines);
+        self.assigned.clear();
+        self.left = true;
+    }
+
+    fn take_in(&mut self, lines: Vec<String>) {
+        for line in lines {
+            let event = match self.words {
+                Words::Contract => serde_json::from_str(&line).ok(),
+                Words::Kcat => kcat::event(&line),
+            };
+            // Anything else is a library's own chatter.
+            let Some(event) = event else { continue };
+            match event["event"].as_str() {
+                Some("assigned") => self.assigned = parse(event["partitions"].clone()),
+                Some("revoked") => self.assigned.clear(),
+                Some("record") => self.records.push(parse(event)),
+                Some("committed") => {
+                    let offsets: BTreeMap<i32, i64> = parse(event["offsets"].clone());
+                    self.committed.extend(offsets);
+                }
+                _ => (),
+            }
+        }
+    }
+}
+
+#[track_caller]
+fn parse<T: serde::de::DeserializeOwned>(value: Value) -> T {
+    match serde_json::from_value(value.clone()) {
+        Ok(parsed) => parsed,
+        Err(error) => panic!("not what the contract says ({error}): {value:.400}"),
+    }
+}
