@@ -1,2 +1,285 @@
 //! The HTTP data plane: listeners, routes, policies, upstreams.
+//!
+//! One current-thread runtime for each core; every core accepts from its own socket on the shared port and has its own
+//! connections to the upstreams, so that a request never leaves the core it came in on.
+
+pub mod backend;
+pub mod body;
+pub mod listener;
+pub mod refusal;
 pub mod route;
+
+mod access;
+mod core;
+mod exchange;
+mod meter;
+mod policy;
+mod snapshot;
+mod upstream;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use model::listener::{Layer, Protocol};
+use model::{Config, Object, Problem};
+use observe::access::AccessLog;
+use observe::metrics::Metrics;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::backend::Handler;
+use crate::core::Core;
+use crate::listener::{Limits, Listener, tcp};
+use crate::meter::{Meters, RouteMeters};
+use crate::snapshot::{Clusters, Front, Parts};
+use crate::upstream::cluster::Cluster;
+
+/// What a gateway starts with.
+pub struct Options {
+    /// Where to listen when the configuration has no Listener; Listeners take the IP address of the first.
+    pub addresses: Vec<SocketAddr>,
+    /// Cores to use.
+    pub threads: usize,
+    /// Where it counts.
+    pub metrics: Metrics,
+    /// Where access lines go.
+    pub access: AccessLog,
+    /// What clients may do.
+    pub limits: Limits,
+}
+
+/// A running gateway. Dropping it ends all connections at once; [`Gateway::shutdown`] is the polite way.
+pub struct Gateway {
+    shared: Arc<Shared>,
+    addresses: Vec<SocketAddr>,
+    cores: Vec<Core>,
+    running: Mutex<Running>,
+}
+
+/// What all cores share.
+pub(crate) struct Shared {
+    pub(crate) limits: Limits,
+    pub(crate) meters: Meters,
+    pub(crate) access: AccessLog,
+    /// What the cores keep in order.
+    pub(crate) clusters: ArcSwap<Vec<Arc<Cluster>>>,
+}
+
+/// What changes with each configuration.
+struct Running {
+    metrics: Metrics,
+    clusters: Clusters,
+    /// By what was asked for, whose port may be 0.
+    listeners: BTreeMap<SocketAddr, Arc<Listener>>,
+    routes: BTreeSet<String>,
+    stop: CancellationToken,
+}
+
+/// What came of a configuration.
+#[derive(Debug, Default)]
+pub struct Applied {
+    /// What is wrong with single objects, which were left out, or worth knowing.
+    pub problems: Vec<Problem>,
+    /// Addresses that could not be listened on.
+    pub deaf: Vec<(SocketAddr, io::Error)>,
+}
+
+impl Gateway {
+    /// Starts the cores. Nothing is listened on before the first configuration is applied.
+    ///
+    /// # Errors
+    /// When the operating system gives no thread or no event queue.
+    pub fn start(options: Options) -> io::Result<Self> {
+        let threads = options.threads.max(1);
+        let shared = Arc::new(Shared {
+            limits: options.limits,
+            meters: Meters::new(&options.metrics),
+            access: options.access,
+            clusters: ArcSwap::default(),
+        });
+        let cores = (0..threads)
+            .map(|number| Core::start(number, shared.clone()))
+            .collect::<io::Result<Vec<Core>>>()?;
+        let clusters = Clusters::new(threads, options.metrics.clone(), cores[0].runtime.clone());
+        let running = Running {
+            metrics: options.metrics,
+            clusters,
+            listeners: BTreeMap::new(),
+            routes: BTreeSet::new(),
+            stop: CancellationToken::new(),
+        };
+        Ok(Gateway {
+            shared,
+            addresses: options.addresses,
+            cores,
+            running: Mutex::new(running),
+        })
+    }
+
+    /// Runs another configuration from now on: it is compiled beside the present one, then each listener swaps to it at
+    /// once. Connections stay. `handlers` answer for `config.publish`, in its order.
+    ///
+    /// # Panics
+    /// When there are fewer handlers than publish routes: that is a bug of ours.
+    pub fn apply(&self, config: &Config, handlers: &[Arc<dyn Handler>]) -> Applied {
+        assert!(
+            handlers.len() >= config.publish.len(),
+            "a handler for each publish route"
+        );
+        let mut running = self.running();
+        let running = &mut *running;
+        let mut applied = Applied::default();
+        running.clusters.begin();
+        let mut parts = Parts {
+            config,
+            handlers,
+            clusters: &mut running.clusters,
+            metrics: &running.metrics,
+        };
+        let mut routes = BTreeSet::new();
+        let mut wanted = BTreeMap::new();
+        for (address, listener) in wanted_listeners(config, &self.addresses) {
+            let port = running
+                .listeners
+                .get(&address)
+                .map_or(address.port(), |l| l.address.port());
+            let (front, problems) = Front::build(&mut parts, listener, port);
+            for problem in problems {
+                if !applied.problems.contains(&problem) {
+                    applied.problems.push(problem);
+                }
+            }
+            routes.extend(front.routes.iter().map(|route| route.name.clone()));
+            let streams_max =
+                listener.and_then(|listener| listener.spec.http2_max_concurrent_streams);
+            wanted.insert(address, (front, streams_max));
+        }
+        // What is compiled is swapped in; what is gone ends with its current requests.
+        for (address, listener) in std::mem::take(&mut running.listeners) {
+            match wanted.remove(&address) {
+                Some((front, _)) => {
+                    listener.front.store(Arc::new(front));
+                    running.listeners.insert(address, listener);
+                }
+                None => {
+                    info!(address = %listener.address, "stopped listening");
+                    listener.stop.cancel();
+                }
+            }
+        }
+        for (address, (front, streams_max)) in wanted {
+            let streams_max = streams_max.unwrap_or(self.shared.limits.streams_max);
+            match self.open(address, front, streams_max, &running.stop) {
+                Ok(listener) => {
+                    info!(address = %listener.address, "listening");
+                    running.listeners.insert(address, listener);
+                }
+                Err(error) => {
+                    warn!(%error, %address, "cannot listen");
+                    applied.deaf.push((address, error));
+                }
+            }
+        }
+        running.clusters.finish();
+        self.shared.clusters.store(Arc::new(running.clusters.all()));
+        for gone in running.routes.difference(&routes) {
+            RouteMeters::forget(&running.metrics, gone);
+        }
+        running.routes = routes;
+        applied
+    }
+
+    fn open(
+        &self,
+        address: SocketAddr,
+        mut front: Front,
+        streams_max: u32,
+        stop: &CancellationToken,
+    ) -> io::Result<Arc<Listener>> {
+        let (bound, sockets) = tcp::bind(address, self.cores.len())?;
+        front.port = bound.port();
+        let listener = Arc::new(Listener::new(front, bound, stop.child_token(), streams_max));
+        for (number, (core, socket)) in self.cores.iter().zip(sockets).enumerate() {
+            let (listener, shared) = (listener.clone(), self.shared.clone());
+            let tracker = core.connections.clone();
+            core.runtime
+                .spawn(tcp::accept(socket, listener, shared, number, tracker));
+        }
+        Ok(listener)
+    }
+
+    /// Returns the addresses that are listened on.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.running()
+            .listeners
+            .values()
+            .map(|listener| listener.address)
+            .collect()
+    }
+
+    /// Stops to accept, lets requests finish for as long as the limit says, then ends. Returns whether all finished.
+    pub async fn shutdown(self) -> bool {
+        let drain = self.shared.limits.timeouts.drain;
+        self.running().stop.cancel();
+        let deadline = tokio::time::Instant::now() + drain;
+        let mut all = true;
+        for core in &self.cores {
+            core.connections.close();
+            all &= tokio::time::timeout_at(deadline, core.connections.wait())
+                .await
+                .is_ok();
+        }
+        if all {
+            info!("drained");
+        } else {
+            warn!(after = ?drain, "connections still open, closing them");
+        }
+        all
+    }
+
+    fn running(&self) -> MutexGuard<'_, Running> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.running().stop.cancel();
+    }
+}
+
+/// Returns where to listen, and what for.
+fn wanted_listeners<'c>(
+    config: &'c Config,
+    addresses: &[SocketAddr],
+) -> Vec<(SocketAddr, Option<&'c Object<model::Listener>>)> {
+    let ip = addresses
+        .first()
+        .map_or(std::net::Ipv4Addr::LOCALHOST.into(), SocketAddr::ip);
+    let listeners: Vec<_> = config
+        .listeners
+        .iter()
+        .filter(|listener| speaks_http(&listener.spec))
+        .map(|listener| (SocketAddr::new(ip, listener.spec.port), Some(listener)))
+        .collect();
+    match config.listeners.is_empty() {
+        true => addresses.iter().map(|address| (*address, None)).collect(),
+        false => listeners,
+    }
+}
+
+/// Cleartext HTTP, also where TLS would be possible.
+fn speaks_http(listener: &model::Listener) -> bool {
+    match (&listener.protocol_stack, listener.protocol) {
+        (Some(stack), _) => stack.contains(&Layer::Http) && !stack.contains(&Layer::Proxy),
+        (None, Some(Protocol::Http | Protocol::Https)) => true,
+        (None, _) => false,
+    }
+}
+
+/// How often cores look for connections that have been unused for too long.
+const TIDY_EVERY: Duration = Duration::from_secs(5);

@@ -10,4 +10,5 @@ pub mod nuncio;
 pub mod port;
 pub mod process;
 pub mod raw;
+pub mod scripted;
 pub mod wait;

@@ -24,6 +24,11 @@ impl Raw {
             Ok(stream) => stream,
             Err(error) => panic!("could not connect to {address}: {error}"),
         };
+        Self::of(stream)
+    }
+
+    /// Takes over a connection, such as one that was accepted.
+    pub fn of(stream: TcpStream) -> Self {
         stream
             .set_nodelay(true)
             .expect("a connected socket takes options");
@@ -82,6 +87,23 @@ impl Raw {
             }
             if !self.read_more() {
                 panic!("closed before {:?}: {:?}", text(mark), text(&self.ahead));
+            }
+        }
+    }
+
+    /// Like [`Raw::take_until`], but `None` when the other side closes first.
+    #[track_caller]
+    pub fn try_take_until(&mut self, mark: &[u8]) -> Option<Vec<u8>> {
+        loop {
+            if let Some(at) = self
+                .ahead
+                .windows(mark.len())
+                .position(|window| window == mark)
+            {
+                return Some(self.take(at + mark.len()));
+            }
+            if !self.read_more() {
+                return None;
             }
         }
     }

@@ -1,0 +1,195 @@
+//! The ticket of a request: it follows the request to the end of its answer, then counts and writes the access line.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use http::{HeaderValue, Request, StatusCode, Version, header};
+use jiff::Timestamp;
+use observe::access::Line;
+use tokio::time::Instant;
+
+use crate::body::Broken;
+use crate::listener::Connection;
+use crate::refusal::Refusal;
+use crate::snapshot::Route;
+
+/// A request from its head to the end of its answer.
+pub(crate) struct Ticket {
+    connection: Arc<Connection>,
+    pub(crate) began: Instant,
+    pub(crate) route: Option<Arc<Route>>,
+    status: Option<StatusCode>,
+    reason: &'static str,
+    complete: bool,
+    sent: u64,
+    received: Option<Arc<AtomicU64>>,
+    upstream: Option<(SocketAddr, Duration)>,
+    /// Kept only where access lines are written.
+    line: Option<Box<Line>>,
+}
+
+impl Ticket {
+    /// A request begins.
+    pub(crate) fn begin<B>(
+        connection: Arc<Connection>,
+        request: &Request<B>,
+        began: Instant,
+    ) -> Box<Self> {
+        let line = connection
+            .shared
+            .access
+            .enabled()
+            .then(|| line(&connection, request));
+        Box::new(Ticket {
+            connection,
+            began,
+            route: None,
+            status: None,
+            reason: "",
+            complete: false,
+            sent: 0,
+            received: None,
+            upstream: None,
+            line,
+        })
+    }
+
+    /// The route is known.
+    pub(crate) fn routed(&mut self, route: Arc<Route>) {
+        route.meters.active.inc();
+        self.route = Some(route);
+    }
+
+    /// The ids are known.
+    pub(crate) fn identified(&mut self, request_id: &HeaderValue, trace_id: u128) {
+        if let Some(line) = &mut self.line {
+            line.request_id = text(request_id);
+            line.trace_id = Some(trace_id);
+        }
+    }
+
+    /// Returns where the body's bytes are counted.
+    pub(crate) fn receiver(&mut self) -> Arc<AtomicU64> {
+        self.received.get_or_insert_default().clone()
+    }
+
+    /// The upstream has answered.
+    pub(crate) fn answered(&mut self, address: SocketAddr, after: Duration) {
+        self.upstream = Some((address, after));
+    }
+
+    /// The gateway answers by itself.
+    pub(crate) fn refused(&mut self, refusal: Refusal) {
+        self.reason = refusal.name();
+        self.connection.shared.meters.refused(refusal);
+    }
+
+    /// The head of the answer is known.
+    pub(crate) fn status(&mut self, status: StatusCode) {
+        self.status = Some(status);
+    }
+
+    pub(crate) fn sent(&mut self, bytes: usize) {
+        self.sent += bytes as u64;
+    }
+
+    /// The answer breaks off.
+    pub(crate) fn cut(&mut self, broken: &Broken) {
+        self.reason = match broken {
+            Broken::Read(_) => "upstream_cut",
+            Broken::Idle(_) => "upstream_idle",
+            Broken::Deadline => "upstream_timeout",
+            Broken::TooLong(_) | Broken::Handler(_) => "handler_failed",
+        };
+    }
+
+    /// The answer has ended as it should.
+    pub(crate) fn complete(&mut self) {
+        self.complete = true;
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let now = Instant::now();
+        let duration = now.duration_since(self.began);
+        self.connection.watch.end(now);
+        let meters = match &self.route {
+            Some(route) => {
+                route.meters.active.dec();
+                &route.meters
+            }
+            None => &self.connection.shared.meters.unrouted,
+        };
+        if let Some(status) = self.status {
+            meters.ended(status, duration);
+        }
+        if !self.complete && self.reason.is_empty() {
+            self.reason = "client_closed";
+            meters.aborted.inc();
+        }
+        let Some(mut line) = self.line.take() else {
+            return;
+        };
+        line.duration = duration;
+        line.status = self.status.map_or(0, |status| status.as_u16());
+        line.reason = self.reason;
+        line.route = self
+            .route
+            .as_ref()
+            .map(|route| route.name.clone())
+            .unwrap_or_default();
+        line.upstream = self.upstream.map(|(address, _)| address);
+        line.upstream_duration = self.upstream.map(|(_, after)| after);
+        line.received_bytes = self
+            .received
+            .as_ref()
+            .map_or(0, |received| received.load(Relaxed));
+        line.sent_bytes = self.sent;
+        self.connection.shared.access.write(*line);
+    }
+}
+
+fn line<B>(connection: &Connection, request: &Request<B>) -> Box<Line> {
+    let headers = request.headers();
+    let uri = request.uri();
+    let authority = match (uri.authority(), headers.get(header::HOST)) {
+        (Some(authority), _) => authority.to_string(),
+        (None, Some(host)) => text(host),
+        (None, None) => String::new(),
+    };
+    Box::new(Line {
+        started: Timestamp::now(),
+        duration: Duration::ZERO,
+        peer: Some(connection.peer),
+        method: request.method().to_string(),
+        authority,
+        path: uri
+            .path_and_query()
+            .map_or_else(|| uri.path().to_owned(), ToString::to_string),
+        protocol: match request.version() {
+            Version::HTTP_2 => "HTTP/2",
+            Version::HTTP_10 => "HTTP/1.0",
+            _ => "HTTP/1.1",
+        },
+        status: 0,
+        reason: "",
+        route: String::new(),
+        upstream: None,
+        upstream_duration: None,
+        received_bytes: 0,
+        sent_bytes: 0,
+        request_id: String::new(),
+        trace_id: None,
+        user_agent: headers
+            .get(header::USER_AGENT)
+            .map(text)
+            .unwrap_or_default(),
+    })
+}
+
+fn text(value: &HeaderValue) -> String {
+    String::from_utf8_lossy(value.as_bytes()).into_owned()
+}

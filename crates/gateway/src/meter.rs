@@ -1,0 +1,201 @@
+//! What the gateway counts. Handles are resolved when a snapshot is built; a request only adds.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use http::StatusCode;
+use observe::metrics::{Counter, Gauge, Histogram, Metrics, SECONDS};
+
+use crate::refusal::Refusal;
+
+const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// Counters of one route.
+#[derive(Clone)]
+pub(crate) struct RouteMeters {
+    classes: [Counter; 5],
+    /// The client left before the answer had ended.
+    pub(crate) aborted: Counter,
+    pub(crate) active: Gauge,
+    seconds: Histogram,
+}
+
+impl RouteMeters {
+    pub(crate) fn new(metrics: &Metrics, route: &str) -> Self {
+        let help = "Requests that a route answered, by the status' class.";
+        RouteMeters {
+            classes: CLASSES.map(|class| {
+                metrics.counter(
+                    "nuncio_requests",
+                    help,
+                    &[("route", route), ("class", class)],
+                )
+            }),
+            aborted: metrics.counter(
+                "nuncio_requests",
+                help,
+                &[("route", route), ("class", "aborted")],
+            ),
+            active: metrics.gauge(
+                "nuncio_requests_active",
+                "Requests under way on a route.",
+                &[("route", route)],
+            ),
+            seconds: metrics.histogram(
+                "nuncio_request_seconds",
+                "From a request's head to the end of its answer.",
+                &[("route", route)],
+                SECONDS,
+            ),
+        }
+    }
+
+    pub(crate) fn ended(&self, status: StatusCode, duration: Duration) {
+        if let Some(class) = self
+            .classes
+            .get(usize::from(status.as_u16() / 100).wrapping_sub(1))
+        {
+            class.inc();
+        }
+        self.seconds.record(duration);
+    }
+
+    /// Stops to report a route that is gone.
+    pub(crate) fn forget(metrics: &Metrics, route: &str) {
+        for class in CLASSES.into_iter().chain(["aborted"]) {
+            metrics.remove("nuncio_requests", &[("route", route), ("class", class)]);
+        }
+        metrics.remove("nuncio_requests_active", &[("route", route)]);
+        metrics.remove("nuncio_request_seconds", &[("route", route)]);
+    }
+}
+
+/// Counters of one upstream.
+#[derive(Clone)]
+pub(crate) struct UpstreamMeters {
+    classes: [Counter; 5],
+    pub(crate) active: Gauge,
+    pub(crate) connections: Gauge,
+    pub(crate) connect_failures: Counter,
+    pub(crate) retries: Counter,
+    pub(crate) timeouts: Counter,
+    seconds: Histogram,
+}
+
+impl UpstreamMeters {
+    pub(crate) fn new(metrics: &Metrics, upstream: &str) -> Self {
+        let labels = [("upstream", upstream)];
+        let counter = |name, help| metrics.counter(name, help, &labels);
+        UpstreamMeters {
+            classes: CLASSES.map(|class| {
+                metrics.counter(
+                    "nuncio_upstream_requests",
+                    "Answers of an upstream, retried ones included, by the status' class.",
+                    &[("upstream", upstream), ("class", class)],
+                )
+            }),
+            active: metrics.gauge(
+                "nuncio_upstream_requests_active",
+                "Requests under way to an upstream.",
+                &labels,
+            ),
+            connections: metrics.gauge(
+                "nuncio_upstream_connections",
+                "Connections open to an upstream.",
+                &labels,
+            ),
+            connect_failures: counter(
+                "nuncio_upstream_connect_failures",
+                "Connections to an upstream that could not be opened.",
+            ),
+            retries: counter(
+                "nuncio_upstream_retries",
+                "Requests sent to an upstream once more.",
+            ),
+            timeouts: counter(
+                "nuncio_upstream_timeouts",
+                "Requests to an upstream whose time was over before the answer.",
+            ),
+            seconds: metrics.histogram(
+                "nuncio_upstream_seconds",
+                "From a request's start to the head of the upstream's answer.",
+                &labels,
+                SECONDS,
+            ),
+        }
+    }
+
+    pub(crate) fn answered(&self, status: StatusCode, duration: Duration) {
+        if let Some(class) = self
+            .classes
+            .get(usize::from(status.as_u16() / 100).wrapping_sub(1))
+        {
+            class.inc();
+        }
+        self.seconds.record(duration);
+    }
+
+    /// Stops to report an upstream that is gone.
+    pub(crate) fn forget(metrics: &Metrics, upstream: &str) {
+        for class in CLASSES {
+            metrics.remove(
+                "nuncio_upstream_requests",
+                &[("upstream", upstream), ("class", class)],
+            );
+        }
+        for name in [
+            "nuncio_upstream_requests_active",
+            "nuncio_upstream_connections",
+            "nuncio_upstream_connect_failures",
+            "nuncio_upstream_retries",
+            "nuncio_upstream_timeouts",
+            "nuncio_upstream_seconds",
+        ] {
+            metrics.remove(name, &[("upstream", upstream)]);
+        }
+    }
+}
+
+/// Counters of the gateway as a whole.
+pub(crate) struct Meters {
+    refusals: HashMap<&'static str, Counter>,
+    /// Open connections from clients.
+    pub(crate) connections: Gauge,
+    pub(crate) accepted: Counter,
+    pub(crate) turned_away: Counter,
+    pub(crate) unrouted: RouteMeters,
+}
+
+impl Meters {
+    pub(crate) fn new(metrics: &Metrics) -> Self {
+        let refusal = |name: &&'static str| {
+            let help =
+                "Requests that the gateway answered by itself because it could not pass them on.";
+            (
+                *name,
+                metrics.counter("nuncio_refusals", help, &[("reason", name)]),
+            )
+        };
+        Meters {
+            refusals: Refusal::NAMES.iter().map(refusal).collect(),
+            connections: metrics.gauge("nuncio_connections", "Open connections from clients.", &[]),
+            accepted: metrics.counter(
+                "nuncio_connections_accepted",
+                "Connections from clients that were accepted.",
+                &[],
+            ),
+            turned_away: metrics.counter(
+                "nuncio_connections_refused",
+                "Connections closed at once because there were too many.",
+                &[],
+            ),
+            unrouted: RouteMeters::new(metrics, ""),
+        }
+    }
+
+    pub(crate) fn refused(&self, refusal: Refusal) {
+        if let Some(counter) = self.refusals.get(refusal.name()) {
+            counter.inc();
+        }
+    }
+}

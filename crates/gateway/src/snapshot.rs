@@ -1,0 +1,149 @@
+//! A configuration, compiled: what one listener serves, ready to be asked by its requests. It never changes; the next
+//! configuration makes another one.
+
+mod clusters;
+mod routes;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+use model::listener::SecurityModel;
+use model::module::UnderscoresAction;
+use model::{Config, Listener, Module, Object, Problem};
+
+use crate::backend::Handler;
+use crate::listener::head::HeadLimits;
+use crate::meter::RouteMeters;
+use crate::policy::{HeaderChanges, HostChange, Retry};
+use crate::route::path::Rules as PathRules;
+use crate::route::{Table, Target};
+
+pub(crate) use clusters::Clusters;
+
+/// Largest request head where the Module does not say it.
+const HEAD_BYTES_MAX: usize = 32 << 10;
+/// No limit, in numbers that a clock can still add.
+const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
+/// Header lines of one request, every cookie of HTTP/2 counted alone.
+const FIELDS_MAX: usize = 100;
+
+/// What one listener serves.
+pub(crate) struct Front {
+    pub(crate) table: Table,
+    /// By the route's id in the table.
+    pub(crate) routes: Vec<Arc<Route>>,
+    pub(crate) settings: Settings,
+    pub(crate) security: SecurityModel,
+    /// Trusted HTTP hops in front.
+    pub(crate) trusted_hops: u32,
+    pub(crate) port: u16,
+}
+
+/// What the Module says about every request.
+pub(crate) struct Settings {
+    pub(crate) server: HeaderValue,
+    pub(crate) envoy_headers: bool,
+    pub(crate) request_id_kept: bool,
+    pub(crate) http10: bool,
+    pub(crate) underscores: UnderscoresAction,
+    pub(crate) path: PathRules,
+    pub(crate) head: HeadLimits,
+    pub(crate) matching_port_stripped: bool,
+    pub(crate) idle_max: Option<Duration>,
+}
+
+/// What happens to the requests of one route.
+pub(crate) struct Route {
+    pub(crate) name: String,
+    pub(crate) backend: crate::backend::Backend,
+    /// For the whole request, retries and the answer's body included.
+    pub(crate) timeout: Option<Duration>,
+    /// The same as a header for the service.
+    pub(crate) timeout_header: Option<HeaderValue>,
+    /// Between two bytes of a body.
+    pub(crate) idle: Duration,
+    /// Between two bytes of a tunnel.
+    pub(crate) tunnel_idle: Duration,
+    pub(crate) retry: Option<Retry>,
+    /// Protocols that may be upgraded to, in lower case.
+    pub(crate) upgrades: Vec<String>,
+    pub(crate) host: HostChange,
+    pub(crate) request: HeaderChanges,
+    pub(crate) response: HeaderChanges,
+    pub(crate) meters: RouteMeters,
+}
+
+/// What a snapshot is built from.
+pub(crate) struct Parts<'a> {
+    pub(crate) config: &'a Config,
+    /// In the order of `config.publish`.
+    pub(crate) handlers: &'a [Arc<dyn Handler>],
+    pub(crate) clusters: &'a mut Clusters,
+    pub(crate) metrics: &'a observe::metrics::Metrics,
+}
+
+impl Front {
+    /// Compiles what a listener serves; `None` stands for the default address.
+    pub(crate) fn build(
+        parts: &mut Parts<'_>,
+        listener: Option<&Object<Listener>>,
+        port: u16,
+    ) -> (Front, Vec<Problem>) {
+        let config = parts.config;
+        let (table, mut problems) = match listener {
+            Some(listener) => Table::for_listener(config, listener),
+            None => Table::build(config),
+        };
+        let routes = table
+            .routes()
+            .map(|route| {
+                Arc::new(match route.target() {
+                    Target::Mapping(index) => {
+                        routes::from_mapping(parts, &config.mappings[index], &mut problems)
+                    }
+                    Target::Publish(index) => {
+                        routes::from_publish(parts, &config.publish[index], &parts.handlers[index])
+                    }
+                })
+            })
+            .collect();
+        let front = Front {
+            table,
+            routes,
+            settings: Settings::new(&config.module),
+            security: listener.map_or(SecurityModel::Xfp, |listener| listener.spec.security_model),
+            trusted_hops: listener.map_or(0, |listener| listener.spec.l7_depth),
+            port,
+        };
+        (front, problems)
+    }
+}
+
+impl Settings {
+    fn new(module: &Module) -> Self {
+        let server = module.server_name.as_deref().unwrap_or("envoy");
+        Settings {
+            server: HeaderValue::from_str(server).unwrap_or(HeaderValue::from_static("envoy")),
+            envoy_headers: !module.suppress_envoy_headers,
+            request_id_kept: module.preserve_external_request_id,
+            http10: module.enable_http10,
+            underscores: module.headers_with_underscores_action.unwrap_or_default(),
+            path: PathRules {
+                merge_slashes: module.merge_slashes,
+                escaped_slashes_refused: module.reject_requests_with_escaped_slashes,
+            },
+            head: HeadLimits {
+                bytes_max: module
+                    .max_request_headers_kb
+                    .map_or(HEAD_BYTES_MAX, |kilobytes| kilobytes as usize * 1024),
+                fields_max: FIELDS_MAX,
+            },
+            matching_port_stripped: module.strip_matching_host_port,
+            idle_max: match module.listener_idle_timeout_ms {
+                Some(0) => Some(NEVER),
+                idle => idle.map(Duration::from_millis),
+            },
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! The clusters that run. One whose spec did not change keeps its connections and counters from one configuration to
+//! the next.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::mapping::{DnsType, Priority};
+use model::target::Target;
+use model::{Config, Mapping, Object};
+use observe::metrics::Metrics;
+use tokio::runtime::Handle;
+
+use crate::meter::UpstreamMeters;
+use crate::upstream::cluster::{Breaker, Cluster, Lookup, Protocol, Source, Spec};
+use crate::upstream::resolve;
+
+const CONNECT_MAX: Duration = Duration::from_secs(3);
+/// Envoy's default.
+const IDLE_MAX: Duration = Duration::from_secs(3600);
+
+/// The clusters of one configuration.
+pub(crate) struct Clusters {
+    by_spec: HashMap<Spec, Arc<Cluster>>,
+    old: HashMap<Spec, Arc<Cluster>>,
+    cores: usize,
+    metrics: Metrics,
+    /// Where names are looked up.
+    runtime: Handle,
+}
+
+impl Clusters {
+    pub(crate) fn new(cores: usize, metrics: Metrics, runtime: Handle) -> Self {
+        Clusters {
+            by_spec: HashMap::new(),
+            old: HashMap::new(),
+            cores,
+            metrics,
+            runtime,
+        }
+    }
+
+    /// Begins another configuration.
+    pub(crate) fn begin(&mut self) {
+        self.old = std::mem::take(&mut self.by_spec);
+    }
+
+    /// Ends it: what it does not use any more is forgotten.
+    pub(crate) fn finish(&mut self) {
+        for spec in std::mem::take(&mut self.old).into_keys() {
+            if !self.by_spec.keys().any(|kept| kept.name == spec.name) {
+                UpstreamMeters::forget(&self.metrics, &spec.name);
+            }
+        }
+    }
+
+    /// Returns all clusters that run.
+    pub(crate) fn all(&self) -> Vec<Arc<Cluster>> {
+        self.by_spec.values().cloned().collect()
+    }
+
+    /// Returns the cluster of a Mapping.
+    pub(crate) fn of(
+        &mut self,
+        config: &Config,
+        mapping: &Object<Mapping>,
+        target: &Target,
+    ) -> Arc<Cluster> {
+        let (spec, addresses) = spec(config, mapping, target);
+        let cluster = match self.by_spec.get(&spec).or_else(|| self.old.get(&spec)) {
+            Some(cluster) => cluster.clone(),
+            None => {
+                let meters = UpstreamMeters::new(&self.metrics, &spec.name);
+                let cluster = Arc::new(Cluster::new(spec.clone(), self.cores, meters));
+                let _runtime = self.runtime.enter();
+                resolve::keep_fresh(&cluster);
+                cluster
+            }
+        };
+        if let Some(addresses) = addresses {
+            cluster.set_addresses(addresses);
+        }
+        self.by_spec.insert(spec, cluster.clone());
+        cluster
+    }
+}
+
+fn spec(
+    config: &Config,
+    mapping: &Object<Mapping>,
+    target: &Target,
+) -> (Spec, Option<Vec<SocketAddr>>) {
+    let (said, module) = (&mapping.spec, &config.module);
+    let told = config
+        .endpoints
+        .find(&target.host, &mapping.namespace, target.port);
+    let addresses = match (target.ip(), told) {
+        (Some(ip), _) => Some(vec![SocketAddr::new(ip, target.port_or_default())]),
+        (None, Some(told)) => Some(told.to_vec()),
+        (None, None) => None,
+    };
+    let source = match addresses {
+        Some(_) => Source::Told,
+        None => Source::Dns(Lookup {
+            ipv4: said.enable_ipv4.or(module.enable_ipv4).unwrap_or(true),
+            ipv6: said.enable_ipv6.or(module.enable_ipv6).unwrap_or(false),
+            first_only: said.dns_type == Some(DnsType::LogicalDns),
+            ttl_respected: said.respect_dns_ttl,
+        }),
+    };
+    let millis = |said: Option<u64>| said.map(Duration::from_millis);
+    let idle = said
+        .cluster_idle_timeout_ms
+        .or(module.cluster_idle_timeout_ms);
+    let spec = Spec {
+        name: said
+            .stats_name
+            .clone()
+            .unwrap_or_else(|| stats_name(&said.service)),
+        host: host(&target.host, &mapping.namespace),
+        port: target.port_or_default(),
+        protocol: if said.grpc {
+            Protocol::Http2
+        } else {
+            Protocol::Http1
+        },
+        source,
+        connect_timeout: millis(said.connect_timeout_ms).unwrap_or(CONNECT_MAX),
+        idle_max: match idle {
+            Some(0) => None,
+            idle => Some(millis(idle).unwrap_or(IDLE_MAX)),
+        },
+        age_max: millis(
+            said.cluster_max_connection_lifetime_ms
+                .or(module.cluster_max_connection_lifetime_ms),
+        )
+        .filter(|age| !age.is_zero()),
+        breaker: breaker(said, config),
+        tag: said.cluster_tag.clone(),
+    };
+    (spec, addresses)
+}
+
+fn breaker(said: &Mapping, config: &Config) -> Breaker {
+    let all = said
+        .circuit_breakers
+        .as_ref()
+        .or(config.module.circuit_breakers.as_ref());
+    let mut breaker = Breaker::default();
+    for one in all
+        .into_iter()
+        .flatten()
+        .filter(|one| one.priority == Priority::Default)
+    {
+        let set = |place: &mut u64, said: Option<u32>| {
+            if let Some(said) = said {
+                *place = said.into();
+            }
+        };
+        set(&mut breaker.connections_max, one.max_connections);
+        set(&mut breaker.requests_max, one.max_requests);
+        set(&mut breaker.retries_max, one.max_retries);
+    }
+    breaker
+}
+
+/// A bare name means a service of the Mapping's own namespace, which for `default` is also what plain DNS calls so.
+fn host(host: &str, namespace: &str) -> String {
+    let bare = !host.contains(['.', ':']) && host != "localhost";
+    if bare && namespace != "default" {
+        format!("{host}.{namespace}")
+    } else {
+        host.to_owned()
+    }
+}
+
+fn stats_name(service: &str) -> String {
+    service
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
+        .collect()
+}

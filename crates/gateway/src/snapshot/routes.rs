@@ -1,0 +1,187 @@
+//! From a Mapping or a Publish to what happens to its requests.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode};
+use model::mapping::{LoadBalancerPolicy, RetryPolicy};
+use model::target::Target;
+use model::{Mapping, Object, Problem, Publish, Severity};
+
+use super::{NEVER, Parts, Route};
+use crate::backend::{Backend, Fixed, Handler};
+use crate::meter::RouteMeters;
+use crate::policy::{HeaderChanges, HostChange, Retry};
+
+const TIMEOUT_MS: u64 = 3000;
+/// Between two bytes of a body.
+const IDLE: Duration = Duration::from_secs(60);
+/// Between two bytes of a tunnel (Envoy's default for streams).
+const TUNNEL_IDLE: Duration = Duration::from_secs(300);
+/// A handler's own limit comes first.
+const HANDLER_EXTRA: Duration = Duration::from_secs(5);
+
+pub(super) fn from_mapping(
+    parts: &mut Parts<'_>,
+    mapping: &Object<Mapping>,
+    problems: &mut Vec<Problem>,
+) -> Route {
+    let said = &mapping.spec;
+    let module = &parts.config.module;
+    let defaults = module
+        .defaults
+        .as_ref()
+        .and_then(|defaults| defaults.httpmapping.as_ref());
+    let mut problem = |what: String| {
+        problems.push(warning(mapping, what));
+    };
+    let timeout_ms = said
+        .timeout_ms
+        .or(module.cluster_request_timeout_ms)
+        .unwrap_or(TIMEOUT_MS);
+    let timeout = Some(Duration::from_millis(timeout_ms)).filter(|timeout| !timeout.is_zero());
+    let mut upgrades: Vec<String> = said
+        .allow_upgrade
+        .iter()
+        .map(|protocol| protocol.to_ascii_lowercase())
+        .collect();
+    if said.use_websocket {
+        upgrades.push("websocket".to_owned());
+    }
+    let backend = match Target::parse(&said.service) {
+        Err(what) => {
+            problem(format!("`service`: {what}"));
+            unavailable("the service's address is malformed")
+        }
+        // The location is made by the route table.
+        Ok(_) if said.host_redirect => Backend::Redirect,
+        Ok(target) if target.tls => {
+            problem("TLS towards services is not built yet, this route answers 503".to_owned());
+            unavailable("TLS towards services is not built yet")
+        }
+        Ok(target) => Backend::Service(parts.clusters.of(parts.config, mapping, &target)),
+    };
+    let balancer = said
+        .load_balancer
+        .as_ref()
+        .or(module.load_balancer.as_ref());
+    if balancer.is_some_and(|balancer| balancer.policy != LoadBalancerPolicy::RoundRobin) {
+        problem("`load_balancer`: only `round_robin` is built yet, it is used instead".to_owned());
+    }
+    let host = match (&said.host_rewrite, said.auto_host_rewrite, &backend) {
+        (Some(host), _, _) => match HeaderValue::from_str(host) {
+            Ok(host) => HostChange::To(host),
+            Err(_) => HostChange::Keep,
+        },
+        (None, true, Backend::Service(cluster)) => {
+            match HeaderValue::from_str(&cluster.spec.host) {
+                Ok(host) => HostChange::To(host),
+                Err(_) => HostChange::Keep,
+            }
+        }
+        _ => HostChange::Keep,
+    };
+    let mut request = HeaderChanges::new(
+        said.add_request_headers
+            .as_ref()
+            .or(defaults.and_then(|d| d.add_request_headers.as_ref())),
+        said.remove_request_headers
+            .as_ref()
+            .or(defaults.and_then(|d| d.remove_request_headers.as_ref())),
+        &mut problem,
+    );
+    let response = HeaderChanges::new(
+        said.add_response_headers
+            .as_ref()
+            .or(defaults.and_then(|d| d.add_response_headers.as_ref())),
+        said.remove_response_headers
+            .as_ref()
+            .or(defaults.and_then(|d| d.remove_response_headers.as_ref())),
+        &mut problem,
+    );
+    if said
+        .add_linkerd_headers
+        .unwrap_or(module.add_linkerd_headers)
+        && let Backend::Service(cluster) = &backend
+    {
+        let spec = &cluster.spec;
+        request.set("l5d-dst-override", &format!("{}:{}", spec.host, spec.port));
+    }
+    Route {
+        name: mapping.full_name(),
+        timeout,
+        timeout_header: timeout.map(|_| HeaderValue::from(timeout_ms)),
+        idle: idle(said.idle_timeout_ms, IDLE),
+        tunnel_idle: idle(said.idle_timeout_ms, TUNNEL_IDLE),
+        retry: said
+            .retry_policy
+            .as_ref()
+            .or(module.retry_policy.as_ref())
+            .map(retry),
+        upgrades,
+        host,
+        request,
+        response,
+        meters: RouteMeters::new(parts.metrics, &mapping.full_name()),
+        backend,
+    }
+}
+
+fn idle(said_ms: Option<u64>, default: Duration) -> Duration {
+    match said_ms {
+        None => default,
+        Some(0) => NEVER,
+        Some(idle) => Duration::from_millis(idle),
+    }
+}
+
+fn retry(policy: &RetryPolicy) -> Retry {
+    Retry {
+        on: policy.retry_on,
+        tries_max: policy.num_retries.unwrap_or(1),
+        per_try: policy.per_try_timeout,
+    }
+}
+
+fn unavailable(why: &'static str) -> Backend {
+    Backend::Fixed(Fixed {
+        status: StatusCode::SERVICE_UNAVAILABLE,
+        content_type: Some(HeaderValue::from_static("text/plain")),
+        body: Bytes::from_static(why.as_bytes()),
+    })
+}
+
+pub(super) fn from_publish(
+    parts: &Parts<'_>,
+    publish: &Object<Publish>,
+    handler: &Arc<dyn Handler>,
+) -> Route {
+    let timeout = publish.spec.timeout + HANDLER_EXTRA;
+    Route {
+        name: publish.full_name(),
+        backend: Backend::Handler(handler.clone()),
+        timeout: Some(timeout),
+        timeout_header: None,
+        idle: IDLE,
+        tunnel_idle: TUNNEL_IDLE,
+        retry: None,
+        upgrades: Vec::new(),
+        host: HostChange::Keep,
+        request: HeaderChanges::default(),
+        response: HeaderChanges::default(),
+        meters: RouteMeters::new(parts.metrics, &publish.full_name()),
+    }
+}
+
+fn warning(mapping: &Object<Mapping>, what: String) -> Problem {
+    Problem {
+        severity: Severity::Warning,
+        origin: mapping.origin.clone(),
+        span: 0..0,
+        object: Some(format!("Mapping {}", mapping.full_name())),
+        path: String::new(),
+        what,
+        hint: None,
+    }
+}

@@ -1,0 +1,10 @@
+//! Services over the network: which endpoints they have, the connections to them, and how one request is sent.
+//!
+//! Every core has its own pools and never looks at those of another one.
+
+pub(crate) mod answer;
+pub(crate) mod cluster;
+pub(crate) mod dial;
+pub(crate) mod pool;
+pub(crate) mod resolve;
+pub(crate) mod send;

@@ -1,0 +1,192 @@
+//! Open connections to one endpoint, a pool for each core. The connection used last is used first, so that the others
+//! grow old and close.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use hyper::client::conn::{http1, http2};
+use tokio::time::Instant;
+
+use super::cluster::Spec;
+use crate::body::RequestBody;
+
+/// Unused HTTP/1.1 connections that one core keeps to one endpoint.
+const IDLE_MAX: usize = 256;
+/// Streams on one HTTP/2 connection before another one is opened.
+pub(super) const STREAMS_MAX: usize = 100;
+
+/// One address of a cluster.
+pub(crate) struct Endpoint {
+    pub(crate) address: SocketAddr,
+    cores: Box<[Mutex<Pool>]>,
+}
+
+/// What one core has open to one endpoint.
+#[derive(Default)]
+pub(super) struct Pool {
+    idle: Vec<Idle>,
+    shared: Vec<Shared>,
+}
+
+/// An HTTP/1.1 connection that carries no request.
+struct Idle {
+    sender: http1::SendRequest<RequestBody>,
+    opened: Instant,
+    since: Instant,
+}
+
+/// An HTTP/2 connection.
+struct Shared {
+    sender: http2::SendRequest<RequestBody>,
+    opened: Instant,
+    /// When it last had no stream.
+    since: Instant,
+    streams: Arc<AtomicUsize>,
+}
+
+/// The right to use an HTTP/1.1 connection for one request.
+pub(crate) struct Lease {
+    pub(super) sender: http1::SendRequest<RequestBody>,
+    pub(super) endpoint: Arc<Endpoint>,
+    pub(super) core: usize,
+    pub(super) opened: Instant,
+}
+
+/// One stream of an HTTP/2 connection.
+pub(crate) struct Stream {
+    pub(super) sender: http2::SendRequest<RequestBody>,
+    streams: Arc<AtomicUsize>,
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.streams.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Endpoint {
+    pub(super) fn new(address: SocketAddr, cores: usize) -> Self {
+        let cores = (0..cores).map(|_| Mutex::default()).collect();
+        Endpoint { address, cores }
+    }
+
+    fn pool(&self, core: usize) -> MutexGuard<'_, Pool> {
+        self.cores[core]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes an open HTTP/1.1 connection out of the pool.
+    pub(super) fn take(self: &Arc<Self>, core: usize, spec: &Spec, now: Instant) -> Option<Lease> {
+        let mut pool = self.pool(core);
+        let mut at = pool.idle.len();
+        while at > 0 {
+            at -= 1;
+            let idle = &pool.idle[at];
+            if idle.sender.is_closed() || worn(spec, idle.opened, idle.since, now) {
+                pool.idle.remove(at);
+            } else if idle.sender.is_ready() {
+                let Idle { sender, opened, .. } = pool.idle.remove(at);
+                return Some(Lease {
+                    sender,
+                    endpoint: self.clone(),
+                    core,
+                    opened,
+                });
+            }
+            // Else it still sends the end of a request that was answered early.
+        }
+        None
+    }
+
+    /// Takes a stream on an open HTTP/2 connection.
+    pub(super) fn stream(&self, core: usize, spec: &Spec, now: Instant) -> Option<Stream> {
+        let mut pool = self.pool(core);
+        pool.reap(spec, now);
+        let free = |shared: &&mut Shared| {
+            shared.sender.is_ready()
+                && shared.streams.load(Relaxed) < STREAMS_MAX
+                && spec
+                    .age_max
+                    .is_none_or(|max| now.duration_since(shared.opened) < max)
+        };
+        let shared = pool.shared.iter_mut().find(free)?;
+        shared.since = now;
+        shared.streams.fetch_add(1, Relaxed);
+        Some(Stream {
+            sender: shared.sender.clone(),
+            streams: shared.streams.clone(),
+        })
+    }
+
+    /// Adds an HTTP/2 connection that was just opened, and takes its first stream.
+    pub(super) fn share(&self, core: usize, sender: http2::SendRequest<RequestBody>) -> Stream {
+        let now = Instant::now();
+        let streams = Arc::new(AtomicUsize::new(1));
+        let stream = Stream {
+            sender: sender.clone(),
+            streams: streams.clone(),
+        };
+        self.pool(core).shared.push(Shared {
+            sender,
+            opened: now,
+            since: now,
+            streams,
+        });
+        stream
+    }
+
+    /// Closes what has been unused or open for too long.
+    pub(crate) fn reap(&self, core: usize, spec: &Spec, now: Instant) {
+        self.pool(core).reap(spec, now);
+    }
+
+    /// Closes what this core has open and unused.
+    pub(crate) fn clear(&self, core: usize) {
+        *self.pool(core) = Pool::default();
+    }
+}
+
+impl Pool {
+    fn reap(&mut self, spec: &Spec, now: Instant) {
+        self.idle
+            .retain(|idle| !idle.sender.is_closed() && !worn(spec, idle.opened, idle.since, now));
+        self.shared.retain(|shared| {
+            let unused = shared.streams.load(Relaxed) == 0;
+            !shared.sender.is_closed() && !(unused && worn(spec, shared.opened, shared.since, now))
+        });
+    }
+}
+
+fn worn(spec: &Spec, opened: Instant, since: Instant, now: Instant) -> bool {
+    spec.idle_max
+        .is_some_and(|max| now.duration_since(since) >= max)
+        || spec
+            .age_max
+            .is_some_and(|max| now.duration_since(opened) >= max)
+}
+
+impl Lease {
+    /// Puts the connection back, its answer having been read to the end.
+    pub(super) fn give_back(self) {
+        if self.sender.is_closed() {
+            return;
+        }
+        let Lease {
+            sender,
+            endpoint,
+            core,
+            opened,
+        } = self;
+        let mut pool = endpoint.pool(core);
+        if pool.idle.len() >= IDLE_MAX {
+            pool.idle.remove(0);
+        }
+        pool.idle.push(Idle {
+            sender,
+            opened,
+            since: Instant::now(),
+        });
+    }
+}

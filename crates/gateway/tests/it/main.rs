@@ -1,0 +1,4 @@
+//! The gateway between real sockets: clients on one side, upstreams on the other.
+
+mod basics;
+mod rig;
