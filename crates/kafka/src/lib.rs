@@ -3,4 +3,8 @@
 #![warn(missing_docs)]
 
 pub mod compress;
+pub mod error;
+pub mod frame;
+pub mod messages;
 pub mod record;
+pub mod wire;

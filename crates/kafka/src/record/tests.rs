@@ -174,7 +174,7 @@ proptest! {
             &options,
             Some(deflate),
         ).expect("the oracle writes it");
-        prop_assert_eq!(read(&bytes), records.clone());
+        prop_assert_eq!(&read(&bytes), &records);
 
         let batch = check::produced(&bytes, true).expect("may be stored");
         prop_assert_eq!(batch.compression().expect("known"), codec);
@@ -188,10 +188,8 @@ proptest! {
 
     #[test]
     fn hostile_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-        for batch in batches(&bytes) {
-            if let Ok(batch) = batch {
-                _ = touch(&batch);
-            }
+        for batch in batches(&bytes).flatten() {
+            _ = touch(&batch);
         }
     }
 

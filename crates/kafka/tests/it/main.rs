@@ -1,0 +1,13 @@
+//! The wire held against its tables, against another implementation, and against hostile bytes.
+
+mod blobs;
+mod cases;
+mod frames;
+mod hostile;
+mod oracle;
+mod random;
+mod tags;
+
+#[expect(dead_code, reason = "the build uses the rest")]
+#[path = "../../build/table.rs"]
+mod table;
