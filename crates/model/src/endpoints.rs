@@ -84,7 +84,8 @@ mod tests {
         let address: SocketAddr = "127.0.0.1:4000".parse().expect("a literal address");
         let mut endpoints = Endpoints::default();
         endpoints.tell("shop", "orders", vec![address]);
-        let found = Some([address].as_slice());
+        let addresses = [address];
+        let found = Some(addresses.as_slice());
         assert_eq!(endpoints.find("orders", "shop", None), found);
         assert_eq!(endpoints.find("orders", "shop", Some(80)), found);
         assert_eq!(endpoints.find("orders.shop", "default", None), found);

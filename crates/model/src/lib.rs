@@ -6,20 +6,27 @@
 #![warn(missing_docs)]
 
 pub mod broker;
+pub mod check;
 pub mod config;
 pub mod endpoints;
 pub mod host;
 pub mod listener;
+pub mod load;
 pub mod mapping;
 pub mod module;
 pub mod object;
 pub mod problem;
 pub mod publish;
+pub mod read;
+pub mod render;
 pub mod service;
+mod shape;
 pub mod subscribe;
+pub mod support;
 pub mod target;
 pub mod template;
 pub mod topic;
+mod tree;
 pub mod units;
 
 pub use broker::Broker;
@@ -27,11 +34,14 @@ pub use config::Config;
 pub use endpoints::Endpoints;
 pub use host::Host;
 pub use listener::Listener;
+pub use load::{Loaded, load};
 pub use mapping::Mapping;
 pub use module::Module;
 pub use object::{Object, Origin};
 pub use problem::{Problem, Severity};
 pub use publish::Publish;
+pub use read::{Options, Source};
+pub use render::render;
 pub use service::Service;
 pub use subscribe::Subscribe;
 pub use topic::Topic;

@@ -1,0 +1,304 @@
+//! Checks of one Mapping.
+
+use std::collections::BTreeMap;
+
+use super::{glob, header_name, header_value, regex};
+use crate::mapping::{AddedHeader, LoadBalancer, LoadBalancerPolicy, Mapping, RegexRewrite};
+use crate::read::{Finding, Written};
+use crate::shape::alternatives;
+use crate::target::Target;
+
+/// The names of the resolvers that are built in.
+const RESOLVERS: [&str; 3] = ["kubernetes-service", "kubernetes-endpoint", "endpoint"];
+
+pub(super) fn check(mapping: &Mapping, written: &Written, findings: &mut Vec<Finding>) {
+    path(mapping, findings);
+    host(mapping, findings);
+    matches(mapping, written, findings);
+    service(mapping, findings);
+    rewrites(mapping, findings);
+    redirects(mapping, findings);
+    headers(mapping, findings);
+    if let Some(weight) = mapping.weight.filter(|weight| *weight > 100) {
+        findings.push(Finding::error(
+            "weight",
+            format!("a weight of {weight} is more than 100 percent"),
+        ));
+    }
+    if let Some(policy) = &mapping.load_balancer {
+        load_balancer(policy, "load_balancer", findings);
+    }
+    if mapping.timeout_ms == Some(0) {
+        let what = "0 means that a request may take forever";
+        findings.push(Finding::warning("timeout_ms", what));
+    }
+}
+
+fn path(mapping: &Mapping, findings: &mut Vec<Finding>) {
+    if mapping.prefix_regex {
+        regex(&mapping.prefix, "prefix", findings);
+        if mapping.rewrite.is_none() && mapping.regex_rewrite.is_none() && !mapping.host_redirect {
+            let what = "without `rewrite` the whole path becomes `/`, since the expression matches all of it";
+            findings.push(
+                Finding::warning("prefix_regex", what)
+                    .hint("write `rewrite: \"\"` to keep the path"),
+            );
+        }
+    } else if mapping.prefix.is_empty() {
+        findings
+            .push(Finding::error("prefix", "the prefix is empty").hint("write `/` for every path"));
+    } else if !mapping.prefix.starts_with('/') {
+        let what = format!(
+            "no path starts with `{}`, so it never matches",
+            mapping.prefix
+        );
+        findings.push(
+            Finding::warning("prefix", what).hint(format!("did you mean `/{}`?", mapping.prefix)),
+        );
+    } else if mapping.prefix.contains(['?', '#']) {
+        let what = "the path is compared without query, so it never matches";
+        findings.push(Finding::warning("prefix", what).hint("use `query_parameters`"));
+    }
+    if mapping.prefix_exact && mapping.prefix_regex {
+        let what = "`prefix_exact` and `prefix_regex` exclude each other";
+        findings.push(Finding::error("prefix_exact", what));
+    }
+}
+
+fn host(mapping: &Mapping, findings: &mut Vec<Finding>) {
+    if let Some(hostname) = &mapping.hostname {
+        glob(hostname, "hostname", findings);
+        if mapping.host.is_some() {
+            findings.push(Finding::warning(
+                "host",
+                "`hostname` wins, `host` has no effect",
+            ));
+            return;
+        }
+    }
+    match &mapping.host {
+        Some(host) if mapping.host_regex => regex(host, "host", findings),
+        Some(host) if host.contains('*') => {
+            let what = format!("`host: {host}` would have to be an exact name");
+            findings
+                .push(Finding::error("host", what).hint(format!("write `hostname: \"{host}\"`")));
+        }
+        Some(host) => glob(host, "host", findings),
+        None if mapping.host_regex => {
+            findings.push(Finding::error("host_regex", "`host_regex` needs `host`"));
+        }
+        None => (),
+    }
+}
+
+fn matches(mapping: &Mapping, written: &Written, findings: &mut Vec<Finding>) {
+    match &mapping.method {
+        Some(method) if mapping.method_regex => regex(method, "method", findings),
+        Some(method)
+            if method.is_empty()
+                || !method
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphabetic() || byte == b'-') =>
+        {
+            findings.push(Finding::error("method", format!("`{method}` is no method")));
+        }
+        Some(_) => (),
+        None if mapping.method_regex => {
+            findings.push(Finding::error(
+                "method_regex",
+                "`method_regex` needs `method`",
+            ));
+        }
+        None => (),
+    }
+    for (name, value) in &mapping.headers {
+        let path = format!("headers.{name}");
+        header_name(name, &path, findings);
+        header_value(value, &path, findings);
+    }
+    for (name, value) in &mapping.regex_headers {
+        let path = format!("regex_headers.{name}");
+        header_name(name, &path, findings);
+        regex(value, &path, findings);
+    }
+    for (name, value) in &mapping.regex_query_parameters {
+        regex(value, &format!("regex_query_parameters.{name}"), findings);
+    }
+    for field in ["headers", "query_parameters"] {
+        for (key, value) in written
+            .node
+            .get(field)
+            .map_or(&[][..], |node| node.entries())
+        {
+            if value.bool().is_some() {
+                let path = format!("{field}.{}", key.text);
+                let hint = format!(
+                    "write `regex_{field}: {{ {}: \".*\" }}` to ask for presence, or quotes for the word",
+                    key.text
+                );
+                findings.push(Finding::error(&path, "expected text, found a boolean").hint(hint));
+            }
+        }
+    }
+}
+
+fn service(mapping: &Mapping, findings: &mut Vec<Finding>) {
+    if let Err(what) = Target::parse(&mapping.service) {
+        let hint = "write `service`, `service.namespace:port` or `https://service`";
+        findings.push(Finding::error("service", what).hint(hint));
+    }
+    if let Some(resolver) = &mapping.resolver
+        && !RESOLVERS.contains(&resolver.as_str())
+    {
+        let what = match resolver.starts_with("consul") {
+            true => format!("the resolver `{resolver}` is not supported yet"),
+            false => format!("unknown resolver `{resolver}`"),
+        };
+        findings.push(Finding::error("resolver", what).hint(alternatives(resolver, &RESOLVERS)));
+    }
+}
+
+fn rewrites(mapping: &Mapping, findings: &mut Vec<Finding>) {
+    if let Some(rewrite) = &mapping.regex_rewrite {
+        substitution(rewrite, "regex_rewrite", findings);
+        if mapping.rewrite.is_some() {
+            findings.push(Finding::warning(
+                "rewrite",
+                "`regex_rewrite` wins, `rewrite` has no effect",
+            ));
+        }
+    }
+    if let Some(rewrite) = &mapping.rewrite
+        && rewrite.chars().any(|c| c.is_control() || c.is_whitespace())
+    {
+        findings.push(Finding::error(
+            "rewrite",
+            "a path has no spaces or control characters",
+        ));
+    }
+    if mapping.host_rewrite.is_some() && mapping.auto_host_rewrite {
+        let what = "`host_rewrite` and `auto_host_rewrite` exclude each other";
+        findings.push(Finding::error("auto_host_rewrite", what));
+    }
+}
+
+/// Checks pattern and substitution; `\1` must have its group.
+fn substitution(rewrite: &RegexRewrite, path: &str, findings: &mut Vec<Finding>) {
+    let before = findings.len();
+    regex(&rewrite.pattern, &format!("{path}.pattern"), findings);
+    if findings.len() > before {
+        return;
+    }
+    let groups = regex::Regex::new(&rewrite.pattern).map_or(0, |regex| regex.captures_len() - 1);
+    let mut rest = rewrite.substitution.chars();
+    while let Some(c) = rest.next() {
+        if c != '\\' {
+            continue;
+        }
+        let path = format!("{path}.substitution");
+        match rest.next() {
+            Some('\\') => (),
+            Some(digit) if digit.is_ascii_digit() => {
+                let number = digit as usize - '0' as usize;
+                if number > groups {
+                    let what = format!("`\\{number}` has no group, the pattern has {groups}");
+                    findings.push(Finding::error(&path, what));
+                }
+            }
+            _ => {
+                let what = "a `\\` is followed by the number of a group or by another `\\`";
+                findings.push(Finding::error(&path, what));
+            }
+        }
+    }
+}
+
+fn redirects(mapping: &Mapping, findings: &mut Vec<Finding>) {
+    let written = [
+        ("path_redirect", mapping.path_redirect.is_some()),
+        ("prefix_redirect", mapping.prefix_redirect.is_some()),
+        ("regex_redirect", mapping.regex_redirect.is_some()),
+    ];
+    let written: Vec<&str> = written
+        .iter()
+        .filter(|(_, there)| *there)
+        .map(|(field, _)| *field)
+        .collect();
+    if let [first, .., last] = written.as_slice() {
+        let what = format!("`{first}` and `{last}` exclude each other");
+        findings.push(Finding::error(last, what));
+    }
+    if let Some(rewrite) = &mapping.regex_redirect {
+        substitution(rewrite, "regex_redirect", findings);
+    }
+    if let Some(code) = mapping.redirect_response_code {
+        if ![301, 302, 303, 307, 308].contains(&code) {
+            let what = format!("{code} is no redirect");
+            let finding = Finding::error("redirect_response_code", what);
+            findings.push(finding.hint("use 301, 302, 303, 307 or 308"));
+        } else if !mapping.host_redirect {
+            let what = "`redirect_response_code` has no effect without `host_redirect`";
+            findings.push(Finding::warning("redirect_response_code", what));
+        }
+    }
+    for field in written {
+        if !mapping.host_redirect {
+            let what = format!("`{field}` has no effect without `host_redirect`");
+            findings.push(Finding::warning(field, what).hint("write `host_redirect: true`"));
+        }
+    }
+}
+
+fn headers(mapping: &Mapping, findings: &mut Vec<Finding>) {
+    added(
+        &mapping.add_request_headers,
+        "add_request_headers",
+        findings,
+    );
+    added(
+        &mapping.add_response_headers,
+        "add_response_headers",
+        findings,
+    );
+    for (list, path) in [
+        (&mapping.remove_request_headers, "remove_request_headers"),
+        (&mapping.remove_response_headers, "remove_response_headers"),
+    ] {
+        for (index, name) in list.iter().flatten().enumerate() {
+            header_name(name, &format!("{path}[{index}]"), findings);
+        }
+    }
+}
+
+/// Checks headers to be added.
+pub(super) fn added(
+    headers: &Option<BTreeMap<String, AddedHeader>>,
+    path: &str,
+    findings: &mut Vec<Finding>,
+) {
+    for (name, header) in headers.iter().flatten() {
+        let path = format!("{path}.{name}");
+        header_name(name, &path, findings);
+        header_value(&header.value, &path, findings);
+    }
+}
+
+/// Checks that a policy has the key it needs, and no other.
+pub(super) fn load_balancer(balancer: &LoadBalancer, path: &str, findings: &mut Vec<Finding>) {
+    let keys = [
+        balancer.cookie.is_some(),
+        balancer.header.is_some(),
+        balancer.source_ip == Some(true),
+    ];
+    let keys = keys.iter().filter(|there| **there).count();
+    let what = match balancer.policy {
+        LoadBalancerPolicy::RoundRobin | LoadBalancerPolicy::LeastRequest if keys > 0 => {
+            "this policy takes none of `cookie`, `header` and `source_ip`"
+        }
+        LoadBalancerPolicy::RingHash | LoadBalancerPolicy::Maglev if keys != 1 => {
+            "this policy needs exactly one of `cookie`, `header` and `source_ip`"
+        }
+        _ => return,
+    };
+    findings.push(Finding::error(&format!("{path}.policy"), what));
+}

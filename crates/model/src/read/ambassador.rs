@@ -1,0 +1,353 @@
+//! Kubernetes-style objects: Ambassador's kinds, ours, and the core kinds that a cluster would tell.
+
+use std::collections::BTreeMap;
+
+use super::{Draft, Id, Kind, Reader};
+use crate::shape::{alternatives, shape};
+use crate::tree::{Key, Node, Place, Value};
+
+/// Ambassador's kinds that are not supported yet.
+pub(crate) const WAITING_KINDS: [&str; 20] = [
+    "AuthService",
+    "ConsulResolver",
+    "DevPortal",
+    "EnvoyPatch",
+    "Filter",
+    "FilterPolicy",
+    "FastPathListener",
+    "KnativeIngress",
+    "KubernetesEndpointResolver",
+    "KubernetesServiceResolver",
+    "LogService",
+    "ProjectController",
+    "RateLimit",
+    "RateLimitService",
+    "TCPMapping",
+    "TLSContext",
+    "TracingService",
+    "WebApplicationFirewall",
+    "WebApplicationFirewallPolicy",
+    "Features",
+];
+
+const AMBASSADOR_KINDS: [(&str, Kind); 4] = [
+    ("Mapping", Kind::Mapping),
+    ("Host", Kind::Host),
+    ("Listener", Kind::Listener),
+    ("Module", Kind::Module),
+];
+
+const OWN_KINDS: [(&str, Kind); 5] = [
+    ("Service", Kind::Service),
+    ("Topic", Kind::Topic),
+    ("Publish", Kind::Publish),
+    ("Subscribe", Kind::Subscribe),
+    ("Broker", Kind::Broker),
+];
+
+/// The API group and version of our own kinds.
+pub(crate) const OWN_VERSION: &str = "nuncio.dev/v1alpha1";
+
+const V3: [&str; 2] = ["getambassador.io/v3alpha1", "x.getambassador.io/v3alpha1"];
+const V2: &str = "getambassador.io/v2";
+
+impl Reader<'_> {
+    /// Reads a Kubernetes-style object. `path` is its place in the document: empty, or an item of a List.
+    pub(super) fn object(&mut self, node: Node, path: &str) {
+        let field = |name: &str| node.get(name).and_then(Node::text);
+        let at = |name: &str| super::join(path, name);
+        let Some(kind) = field("kind") else {
+            return self.nameless(&node.place, path, "the field `kind` is missing", None);
+        };
+        let Some(version) = field("apiVersion") else {
+            let hint = Some(format!("for example `apiVersion: {}`", V3[0]));
+            return self.nameless(&node.place, path, "the field `apiVersion` is missing", hint);
+        };
+        let (kind_node, version_node) = (
+            node.get("kind").unwrap_or(&node),
+            node.get("apiVersion").unwrap_or(&node),
+        );
+        let known = |kinds: &[(&str, Kind)]| {
+            kinds
+                .iter()
+                .find(|(name, _)| *name == kind)
+                .map(|(_, kind)| *kind)
+        };
+        let unknown = |reader: &mut Self, kinds: &[(&str, Kind)]| {
+            let names: Vec<&str> = kinds.iter().map(|(name, _)| *name).collect();
+            let what = format!("unknown kind `{kind}` in `{version}`");
+            let hint = Some(alternatives(kind, &names));
+            reader.nameless(&kind_node.place, &at("kind"), &what, hint);
+        };
+        let kind = match version {
+            "v1" | "discovery.k8s.io/v1" if kind == "List" || kind.ends_with("List") => {
+                for (index, item) in node
+                    .get("items")
+                    .map_or(&[][..], Node::items)
+                    .iter()
+                    .enumerate()
+                {
+                    self.object_in_list(item.clone(), &format!("{}[{index}]", at("items")));
+                }
+                return;
+            }
+            "v1" => match kind {
+                "Secret" => Kind::Secret,
+                "Service" => Kind::KubernetesService,
+                "Endpoints" => Kind::Endpoints,
+                _ => return self.foreign(&kind_node.place, &at("kind"), version, kind),
+            },
+            "discovery.k8s.io/v1" => match kind {
+                "EndpointSlice" => Kind::EndpointSlice,
+                _ => return self.foreign(&kind_node.place, &at("kind"), version, kind),
+            },
+            OWN_VERSION => match known(&OWN_KINDS) {
+                Some(kind) => kind,
+                None => return unknown(self, &OWN_KINDS),
+            },
+            V2 | "getambassador.io/v3alpha1" | "x.getambassador.io/v3alpha1" => {
+                match known(&AMBASSADOR_KINDS) {
+                    Some(kind) => kind,
+                    None if WAITING_KINDS.contains(&kind) => {
+                        let what = format!(
+                            "the kind `{kind}` is not supported yet, the object has no effect"
+                        );
+                        return self.warn(&kind_node.place, &at("kind"), what, None);
+                    }
+                    None => return unknown(self, &AMBASSADOR_KINDS),
+                }
+            }
+            _ if version.contains("getambassador.io/") || version.starts_with("nuncio.dev/") => {
+                let what = format!("unknown version `{version}`");
+                let own = if version.starts_with("nuncio") {
+                    &[OWN_VERSION][..]
+                } else {
+                    &V3[..1]
+                };
+                let hint = Some(format!("write `{}`", own[0]));
+                return self.nameless(&version_node.place, &at("apiVersion"), &what, hint);
+            }
+            _ => return self.foreign(&kind_node.place, &at("kind"), version, kind),
+        };
+        let v2 = version == V2;
+        self.known_object(kind, v2, node, path);
+    }
+
+    fn object_in_list(&mut self, item: Node, path: &str) {
+        match item.is_map() {
+            true => self.object(item, path),
+            false => self.nameless(&item.place, path, "expected an object", None),
+        }
+    }
+
+    fn foreign(&mut self, place: &Place, path: &str, version: &str, kind: &str) {
+        let what = format!("`{kind}` of `{version}` means nothing to Nuncio, it is passed over");
+        self.warn(place, path, what, None);
+    }
+
+    fn known_object(&mut self, kind: Kind, v2: bool, node: Node, path: &str) {
+        let at = |name: &str| super::join(path, name);
+        let empty = Node::map(Vec::new(), node.place.clone());
+        let metadata = node.get("metadata").unwrap_or(&empty);
+        let Some(name) = metadata.get("name").and_then(Node::text) else {
+            let what = "the field `metadata.name` is missing";
+            return self.nameless(&metadata.place, &at("metadata"), what, None);
+        };
+        let namespace = metadata
+            .get("namespace")
+            .and_then(Node::text)
+            .unwrap_or("default");
+        let id = Id {
+            kind,
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        };
+        let labels = match metadata.get("labels") {
+            None => BTreeMap::new(),
+            Some(labels) => match shape(labels, &at("metadata.labels")) {
+                Ok(labels) => labels,
+                Err(misshapes) => return self.refuse(id, misshapes),
+            },
+        };
+        let place = node.place.clone();
+        if matches!(
+            kind,
+            Kind::Secret | Kind::KubernetesService | Kind::Endpoints | Kind::EndpointSlice
+        ) {
+            let path = path.to_owned();
+            return self.take_kind(Draft {
+                id,
+                labels,
+                place,
+                node,
+                path,
+                short: false,
+            });
+        }
+        let misplaced: Vec<&Key> = node
+            .entries()
+            .iter()
+            .map(|(key, _)| key)
+            .filter(|key| {
+                !["apiVersion", "kind", "metadata", "spec", "status"].contains(&key.text.as_str())
+            })
+            .collect();
+        if let Some(key) = misplaced.first() {
+            let what = format!("unknown field `{}`", key.text);
+            let hint = Some(format!("the fields of a {kind:?} stand under `spec:`"));
+            let key_place = key.place.clone();
+            let path = at(&key.text);
+            self.problem(
+                crate::Severity::Error,
+                &key_place,
+                &path,
+                what,
+                hint,
+                Some(&id),
+            );
+            return self.reading.refused.push(id);
+        }
+        let mut spec = node.get("spec").unwrap_or(&empty).clone();
+        let mut spec_path = at("spec");
+        if !self.ours(&spec)
+            && matches!(
+                kind,
+                Kind::Mapping | Kind::Host | Kind::Listener | Kind::Module
+            )
+        {
+            return; // for another instance
+        }
+        if kind == Kind::Module {
+            if name != "ambassador" {
+                let what = format!("the Module `{name}` has no effect, only `ambassador` has");
+                return self.warn(&metadata.place, &at("metadata.name"), what, Some(&id));
+            }
+            spec_path = at("spec.config");
+            spec = spec.get("config").cloned().unwrap_or(empty);
+        }
+        if v2 {
+            spec = from_v2(kind, spec);
+        }
+        self.take_kind(Draft {
+            id,
+            labels,
+            place,
+            node: spec,
+            path: spec_path,
+            short: false,
+        });
+    }
+}
+
+/// Turns the spellings of `getambassador.io/v2` into those of v3alpha1, places kept.
+fn from_v2(kind: Kind, spec: Node) -> Node {
+    let Value::Map(entries) = spec.value else {
+        return spec;
+    };
+    let mut entries: Vec<(Key, Node)> = entries;
+    for (key, node) in &mut entries {
+        let list = |node: &Node| Node::list(vec![node.clone()], node.place.clone());
+        match key.text.as_str() {
+            "ambassador_id" | "ambassadorId" if node.text().is_some() => *node = list(node),
+            "add_request_headers" | "add_response_headers" if kind == Kind::Mapping => {
+                *node = each_value(node, |value| match value.text() {
+                    Some(_) => with_key("value", value),
+                    None => value,
+                });
+            }
+            "cors" => {
+                *node = each_entry(node, |key, value| match (key, value.text()) {
+                    ("origins" | "methods" | "headers" | "exposed_headers", Some(text)) => {
+                        let item =
+                            |part: &str| Node::scalar(part.trim(), false, value.place.clone());
+                        Node::list(text.split(',').map(item).collect(), value.place.clone())
+                    }
+                    _ => value,
+                });
+            }
+            _ => (),
+        }
+    }
+    if kind == Kind::Mapping {
+        for (exact, regex) in [
+            ("headers", "regex_headers"),
+            ("query_parameters", "regex_query_parameters"),
+        ] {
+            presence(&mut entries, exact, regex);
+        }
+        originate_tls(&mut entries);
+        // The shorthand of labels has no v3 spelling of its own here; nothing reads labels yet.
+        entries.retain(|(key, _)| key.text != "labels");
+    }
+    Node::map(entries, spec.place)
+}
+
+fn with_key(key: &str, value: Node) -> Node {
+    let place = value.place.clone();
+    let key = Key {
+        text: key.to_owned(),
+        place: place.clone(),
+    };
+    Node::map(vec![(key, value)], place)
+}
+
+fn each_entry(node: &Node, change: impl Fn(&str, Node) -> Node) -> Node {
+    if !node.is_map() {
+        return node.clone();
+    }
+    let change = |(key, value): &(Key, Node)| (key.clone(), change(&key.text, value.clone()));
+    Node::map(
+        node.entries().iter().map(change).collect(),
+        node.place.clone(),
+    )
+}
+
+fn each_value(node: &Node, change: impl Fn(Node) -> Node) -> Node {
+    each_entry(node, |_, value| change(value))
+}
+
+/// Moves `name: true` from the exact matches to the regular expressions, where it is `name: .*`.
+fn presence(entries: &mut Vec<(Key, Node)>, exact: &str, regex: &str) {
+    let Some((_, node)) = entries.iter_mut().find(|(key, _)| key.text == exact) else {
+        return;
+    };
+    let place = node.place.clone();
+    let is_true = |(_, value): &(Key, Node)| value.bool() == Some(true);
+    let (present, rest): (Vec<_>, Vec<_>) = node.entries().iter().cloned().partition(is_true);
+    if present.is_empty() {
+        return;
+    }
+    *node = Node::map(rest, place.clone());
+    let any = |(key, value): (Key, Node)| (key, Node::scalar(".*", false, value.place));
+    let mut added: Vec<(Key, Node)> = present.into_iter().map(any).collect();
+    match entries.iter_mut().find(|(key, _)| key.text == regex) {
+        Some((_, node)) => {
+            let mut all = node.entries().to_vec();
+            all.append(&mut added);
+            *node = Node::map(all, node.place.clone());
+        }
+        None => {
+            let key = Key {
+                text: regex.to_owned(),
+                place: place.clone(),
+            };
+            entries.push((key, Node::map(added, place)));
+        }
+    }
+}
+
+/// Takes `tls: true` as `https://` before the service; the name of a TLSContext stays.
+fn originate_tls(entries: &mut Vec<(Key, Node)>) {
+    let tls = entries
+        .iter()
+        .find(|(key, _)| key.text == "tls")
+        .and_then(|(_, node)| node.bool());
+    let Some(tls) = tls else { return };
+    entries.retain(|(key, _)| key.text != "tls");
+    for (key, node) in entries {
+        let Some(text) = node.text() else { continue };
+        if key.text == "service" && tls && !text.contains("://") {
+            *node = Node::scalar(&format!("https://{text}"), false, node.place.clone());
+        }
+    }
+}

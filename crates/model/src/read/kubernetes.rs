@@ -1,0 +1,291 @@
+//! The core objects of Kubernetes that count as if a cluster had said them: Secrets and where Services are.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use base64::Engine;
+
+use super::{Draft, Finding, Kind, Reader, Spec, Written};
+use crate::config::Secret;
+use crate::endpoints::ServicePort;
+use crate::tree::Node;
+
+/// The ports of a Service.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Service {
+    ports: Vec<Port>,
+}
+
+#[derive(Debug, PartialEq)]
+struct Port {
+    name: Option<String>,
+    port: u16,
+}
+
+/// What Endpoints or an EndpointSlice tell about one Service.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Endpoints {
+    service: String,
+    groups: Vec<Group>,
+}
+
+/// Addresses that all have the same ports.
+#[derive(Debug, PartialEq)]
+struct Group {
+    ports: Vec<Port>,
+    addresses: Vec<IpAddr>,
+}
+
+impl Reader<'_> {
+    /// Reads what counts of a core object; all else in it is the cluster's business.
+    pub(super) fn kubernetes_object(&mut self, draft: Draft) {
+        let mut findings = Vec::new();
+        let node = &draft.node;
+        let spec = match draft.id.kind {
+            Kind::Secret => Spec::Secret(secret(node, &mut findings)),
+            Kind::KubernetesService => {
+                let ports = node.deepest("spec.ports");
+                Spec::KubernetesService(Service {
+                    ports: read_ports(ports, "spec.ports", &mut findings),
+                })
+            }
+            Kind::Endpoints => Spec::Endpoints(endpoints(&draft.id.name, node, &mut findings)),
+            _ => {
+                let Some(service) = draft.labels.get("kubernetes.io/service-name") else {
+                    let what = "the label `kubernetes.io/service-name` is missing".to_owned();
+                    let path = super::join(&draft.path, "metadata.labels");
+                    return self.warn(&draft.place, &path, what, Some(&draft.id));
+                };
+                Spec::EndpointSlice(slice(service, node, &mut findings))
+            }
+        };
+        self.finish(draft, spec, findings);
+    }
+}
+
+fn secret(node: &Node, findings: &mut Vec<Finding>) -> Secret {
+    let mut data = BTreeMap::new();
+    for (key, value) in node.get("data").map_or(&[][..], Node::entries) {
+        let text: String = value
+            .text()
+            .unwrap_or_default()
+            .split_ascii_whitespace()
+            .collect();
+        match base64::engine::general_purpose::STANDARD.decode(text) {
+            Ok(bytes) => _ = data.insert(key.text.clone(), bytes),
+            Err(_) => {
+                let path = format!("data.{}", key.text);
+                let finding = Finding::error(&path, "this is no base64");
+                findings.push(finding.hint("plain text belongs under `stringData:`"));
+            }
+        }
+    }
+    for (key, value) in node.get("stringData").map_or(&[][..], Node::entries) {
+        let text = value.text().unwrap_or_default();
+        data.insert(key.text.clone(), text.as_bytes().to_vec());
+    }
+    let kind = node
+        .get("type")
+        .and_then(Node::text)
+        .unwrap_or("Opaque")
+        .to_owned();
+    Secret { kind, data }
+}
+
+fn read_ports(node: &Node, path: &str, findings: &mut Vec<Finding>) -> Vec<Port> {
+    let mut ports = Vec::new();
+    for (index, item) in node.items().iter().enumerate() {
+        if matches!(item.get("protocol").and_then(Node::text), Some(other) if other != "TCP") {
+            continue;
+        }
+        let name = item.get("name").and_then(Node::text).map(str::to_owned);
+        match item
+            .get("port")
+            .and_then(Node::text)
+            .and_then(|port| port.parse().ok())
+        {
+            Some(port) => ports.push(Port { name, port }),
+            None => {
+                let what = "a port must be a number from 1 to 65535";
+                findings.push(Finding::error(&format!("{path}[{index}].port"), what));
+            }
+        }
+    }
+    ports
+}
+
+fn read_address(node: Option<&Node>, path: &str, findings: &mut Vec<Finding>) -> Option<IpAddr> {
+    let text = node.and_then(Node::text).unwrap_or_default();
+    match text.parse() {
+        Ok(address) => Some(address),
+        Err(_) => {
+            findings.push(Finding::error(path, format!("`{text}` is no IP address")));
+            None
+        }
+    }
+}
+
+fn endpoints(service: &str, node: &Node, findings: &mut Vec<Finding>) -> Endpoints {
+    let mut groups = Vec::new();
+    for (index, subset) in node
+        .get("subsets")
+        .map_or(&[][..], Node::items)
+        .iter()
+        .enumerate()
+    {
+        let path = format!("subsets[{index}]");
+        let ports = subset.get("ports").map_or(Vec::new(), |ports| {
+            read_ports(ports, &format!("{path}.ports"), findings)
+        });
+        let listed = subset
+            .get("addresses")
+            .map_or(&[][..], Node::items)
+            .iter()
+            .enumerate();
+        let addresses = listed
+            .filter_map(|(at, item)| {
+                read_address(
+                    item.get("ip"),
+                    &format!("{path}.addresses[{at}].ip"),
+                    findings,
+                )
+            })
+            .collect();
+        groups.push(Group { ports, addresses });
+    }
+    Endpoints {
+        service: service.to_owned(),
+        groups,
+    }
+}
+
+fn slice(service: &str, node: &Node, findings: &mut Vec<Finding>) -> Endpoints {
+    let ports = node
+        .get("ports")
+        .map_or(Vec::new(), |ports| read_ports(ports, "ports", findings));
+    let mut addresses = Vec::new();
+    for (index, endpoint) in node
+        .get("endpoints")
+        .map_or(&[][..], Node::items)
+        .iter()
+        .enumerate()
+    {
+        // Nothing said about readiness means ready.
+        if endpoint.deepest("conditions.ready").bool() == Some(false) {
+            continue;
+        }
+        for (at, item) in endpoint
+            .get("addresses")
+            .map_or(&[][..], Node::items)
+            .iter()
+            .enumerate()
+        {
+            let path = format!("endpoints[{index}].addresses[{at}]");
+            addresses.extend(read_address(Some(item), &path, findings));
+        }
+    }
+    Endpoints {
+        service: service.to_owned(),
+        groups: vec![Group { ports, addresses }],
+    }
+}
+
+/// Joins Services with their Endpoints or EndpointSlices; slices win, since a cluster keeps both.
+pub(crate) fn assemble<'a>(objects: impl Iterator<Item = &'a Written> + Clone) -> crate::Endpoints {
+    let mut told: BTreeMap<(String, String), Vec<&Group>> = BTreeMap::new();
+    let mut by_slices: BTreeMap<(String, String), Vec<&Group>> = BTreeMap::new();
+    let mut services: BTreeMap<(String, String), &Service> = BTreeMap::new();
+    for object in objects {
+        let namespace = object.id.namespace.clone();
+        match &object.spec {
+            Spec::KubernetesService(service) => {
+                services.insert((namespace, object.id.name.clone()), service);
+            }
+            Spec::Endpoints(endpoints) => {
+                told.entry((namespace, endpoints.service.clone()))
+                    .or_default()
+                    .extend(&endpoints.groups);
+            }
+            Spec::EndpointSlice(slice) => {
+                by_slices
+                    .entry((namespace, slice.service.clone()))
+                    .or_default()
+                    .extend(&slice.groups);
+            }
+            _ => (),
+        }
+    }
+    told.extend(by_slices);
+    let mut endpoints = crate::Endpoints::default();
+    for (key, groups) in told {
+        let ports = match services.get(&key) {
+            Some(service) => service
+                .ports
+                .iter()
+                .map(|port| behind(port, &groups))
+                .collect(),
+            None => alone(&groups),
+        };
+        endpoints.services.insert(key, ports);
+    }
+    endpoints
+}
+
+/// Returns the addresses behind a Service's port: those of the endpoint port with the same name.
+fn behind(port: &Port, groups: &[&Group]) -> ServicePort {
+    let matches = |group: &Group| {
+        let named = group.ports.iter().find(|known| known.name == port.name);
+        named
+            .or(match group.ports.as_slice() {
+                [only] if only.name.is_none() || port.name.is_none() => Some(only),
+                _ => None,
+            })
+            .map(|port| port.port)
+    };
+    let mut addresses = Vec::new();
+    for group in groups {
+        let Some(number) = matches(group) else {
+            continue;
+        };
+        addresses.extend(
+            group
+                .addresses
+                .iter()
+                .map(|ip| SocketAddr::new(*ip, number)),
+        );
+    }
+    addresses.sort();
+    addresses.dedup();
+    ServicePort {
+        name: port.name.clone(),
+        port: Some(port.port),
+        addresses,
+    }
+}
+
+/// Returns the ports of Endpoints without a Service: their own, and for a single one any.
+fn alone(groups: &[&Group]) -> Vec<ServicePort> {
+    let mut ports: BTreeMap<(u16, Option<String>), Vec<SocketAddr>> = BTreeMap::new();
+    for group in groups {
+        for port in &group.ports {
+            let known = ports.entry((port.port, port.name.clone())).or_default();
+            known.extend(
+                group
+                    .addresses
+                    .iter()
+                    .map(|ip| SocketAddr::new(*ip, port.port)),
+            );
+        }
+    }
+    let single = ports.len() == 1;
+    let port = |((number, name), mut addresses): ((u16, Option<String>), Vec<SocketAddr>)| {
+        addresses.sort();
+        addresses.dedup();
+        ServicePort {
+            name,
+            port: (!single).then_some(number),
+            addresses,
+        }
+    };
+    ports.into_iter().map(port).collect()
+}

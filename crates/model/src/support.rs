@@ -1,0 +1,117 @@
+//! What is accepted and has no effect yet, in one place, so that the list can only shrink.
+
+use crate::read::{Finding, Kind};
+use crate::tree::{Key, Node, Value};
+
+/// Fields, by kind, that are read and checked but do nothing yet. A dot goes one level down.
+pub fn waiting(kind: Kind) -> &'static [&'static str] {
+    match kind {
+        Kind::Mapping => &[
+            "add_linkerd_headers",
+            "auth_context_extensions",
+            "bypass_auth",
+            "bypass_error_response_overrides",
+            "circuit_breakers",
+            "cluster_tag",
+            "cors",
+            "dns_type",
+            "docs",
+            "enable_ipv4",
+            "enable_ipv6",
+            "envoy_override",
+            "error_response_overrides",
+            "health_checks",
+            "keepalive",
+            "labels",
+            "load_balancer",
+            "modules",
+            "outlier_detection",
+            "priority",
+            "respect_dns_ttl",
+            "shadow",
+            "tls",
+        ],
+        Kind::Host => &[
+            "acmeProvider",
+            "previewUrl",
+            "requestPolicy.insecure.additionalPort",
+            "tls",
+            "tlsContext",
+            "tlsSecret",
+        ],
+        Kind::Listener => &["http2MaxConcurrentStreams", "l7Depth", "statsPrefix"],
+        Kind::Module => &[
+            "add_linkerd_headers",
+            "admin_port",
+            "allow_chunked_length",
+            "buffer",
+            "buffer_limit_bytes",
+            "circuit_breakers",
+            "cluster_idle_timeout_ms",
+            "cluster_max_connection_lifetime_ms",
+            "cors",
+            "debug_mode",
+            "default_label_domain",
+            "default_labels",
+            "diagnostics",
+            "enable_grpc_http11_bridge",
+            "enable_grpc_web",
+            "enable_ipv4",
+            "enable_ipv6",
+            "envoy_log_format",
+            "envoy_log_path",
+            "envoy_log_type",
+            "envoy_validation_timeout",
+            "error_response_overrides",
+            "forward_client_cert_details",
+            "grpc_stats",
+            "gzip",
+            "header_case_overrides",
+            "ip_allow",
+            "ip_deny",
+            "keepalive",
+            "liveness_probe",
+            "load_balancer",
+            "lua_scripts",
+            "proper_case",
+            "readiness_probe",
+            "regex_max_size",
+            "resolver",
+            "retry_policy",
+            "runtime_flags",
+            "set_current_client_cert_details",
+            "use_ambassador_namespace_for_service_resolution",
+            "use_proxy_proto",
+            "use_remote_address",
+            "x_forwarded_proto_redirect",
+            "xff_num_trusted_hops",
+        ],
+        _ => &[],
+    }
+}
+
+/// Returns a warning for each field that is written and does nothing yet.
+pub(crate) fn findings(kind: Kind, spec: &Node) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for path in waiting(kind) {
+        let mut steps = path.split('.');
+        let mut found: Option<&(Key, Node)> = None;
+        let mut node = spec;
+        let whole = steps.by_ref().all(|step| {
+            found = node.entries().iter().find(|(key, _)| key.text == step);
+            if let Some((_, next)) = found {
+                node = next;
+            }
+            found.is_some()
+        });
+        let says_nothing = node.is_null() || node.bool() == Some(false);
+        let empty = matches!(&node.value, Value::List(items) if items.is_empty());
+        if whole && !says_nothing && !empty {
+            findings.push(Finding::warning(
+                path,
+                format!("`{path}` is accepted, it has no effect yet"),
+            ));
+        }
+    }
+    findings
+}

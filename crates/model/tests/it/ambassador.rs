@@ -1,0 +1,618 @@
+//! Ambassador's kinds in both versions.
+
+use expect_test::{Expect, expect};
+
+use crate::{load, names, problems};
+
+/// Checks the problems of one Mapping of v3alpha1, whose spec is given.
+#[track_caller]
+fn mapping(spec: &str, expected: Expect) {
+    let spec = spec.replace('\n', "\n  ");
+    problems(
+        &format!(
+            "apiVersion: getambassador.io/v3alpha1\nkind: Mapping\nmetadata: {{ name: m }}\nspec:\n  {spec}"
+        ),
+        expected,
+    );
+}
+
+#[test]
+fn required_fields_are_missed_together() {
+    mapping(
+        "timeout_ms: x",
+        expect![[r#"
+        a.yaml:5:3: error: spec: the field `prefix` is missing
+        a.yaml:5:3: error: spec: the field `service` is missing
+        a.yaml:5:15: error: spec.timeout_ms: expected a whole number, not negative, found `x`
+    "#]],
+    );
+}
+
+#[test]
+fn unknown_fields_are_all_named() {
+    mapping(
+        "prefix: /\nservice: s\nprefx: 1\nsevice: 2\nretry_policy: { retry_on: 5xx, retries: 3 }",
+        expect![[r#"
+            a.yaml:7:3: error: spec.prefx: unknown field `prefx` (did you mean `prefix`?)
+            a.yaml:8:3: error: spec.sevice: unknown field `sevice` (did you mean `service`?)
+            a.yaml:9:34: error: spec.retry_policy.retries: unknown field `retries` (did you mean `num_retries`?)
+        "#]],
+    );
+}
+
+#[test]
+fn types_are_told_in_words() {
+    mapping(
+        "prefix: [a]\nservice: {}\ntimeout_ms: '5'\nweight: 1.5\nprefix_exact: maybe\nallow_upgrade: websocket\nadd_request_headers: { x: y }\nheaders: [a]\nretry_policy: 5xx",
+        expect![[r#"
+            a.yaml:5:11: error: spec.prefix: expected text, found a list
+            a.yaml:6:12: error: spec.service: expected text, found a map
+            a.yaml:7:15: error: spec.timeout_ms: expected a whole number, not negative, found `5` (take the quotes off)
+            a.yaml:8:11: error: spec.weight: expected a whole number, not negative, found `1.5`
+            a.yaml:9:17: error: spec.prefix_exact: expected `true` or `false`, found `maybe`
+            a.yaml:10:18: error: spec.allow_upgrade: expected a list, found `websocket`
+            a.yaml:11:29: error: spec.add_request_headers.x: expected a map of fields, found `y`
+            a.yaml:12:12: error: spec.headers: expected a map, found a list
+            a.yaml:13:17: error: spec.retry_policy: expected a map of fields, found `5xx`
+        "#]],
+    );
+}
+
+#[test]
+fn words_are_compared() {
+    mapping(
+        "prefix: /\nservice: s\nretry_policy: { retry_on: 5XX }\nload_balancer: { policy: roundrobin }",
+        expect![[r#"
+            a.yaml:7:29: error: spec.retry_policy.retry_on: unknown value `5XX` (did you mean `5xx`?)
+            a.yaml:8:28: error: spec.load_balancer.policy: unknown value `roundrobin` (did you mean `round_robin`?)
+        "#]],
+    );
+    mapping(
+        "prefix: /\nservice: s\nretry_policy: { retry_on: never }",
+        expect![[r#"
+            a.yaml:7:29: error: spec.retry_policy.retry_on: unknown value `never` (known are `5xx`, `gateway-error`, `connect-failure`, `retriable-4xx`, `refused-stream`, `retriable-status-codes`)
+        "#]],
+    );
+}
+
+#[test]
+fn presence_has_another_spelling_in_v3() {
+    mapping(
+        "prefix: /\nservice: s\nheaders: { x-debug: true }",
+        expect![[r#"
+            a.yaml:7:23: error: spec.headers.x-debug: expected text, found a boolean (write `regex_headers: { x-debug: ".*" }` to ask for presence, or quotes for the word)
+        "#]],
+    );
+}
+
+#[test]
+fn paths_are_checked() {
+    mapping(
+        "prefix: api\nservice: s",
+        expect![[r#"
+        a.yaml:5:11: warning: spec.prefix: no path starts with `api`, so it never matches (did you mean `/api`?)
+    "#]],
+    );
+    mapping(
+        "prefix: ''\nservice: s",
+        expect![[r#"
+        a.yaml:5:11: error: spec.prefix: the prefix is empty (write `/` for every path)
+    "#]],
+    );
+    mapping(
+        "prefix: /a?b=c\nservice: s",
+        expect![[r#"
+        a.yaml:5:11: warning: spec.prefix: the path is compared without query, so it never matches (use `query_parameters`)
+    "#]],
+    );
+    mapping(
+        "prefix: '/a(b'\nprefix_regex: true\nservice: s\nrewrite: ''",
+        expect![[r#"
+            a.yaml:5:11: error: spec.prefix: this is no regular expression: unclosed group
+        "#]],
+    );
+    mapping(
+        "prefix: '/a)(b'\nprefix_regex: true\nservice: s\nrewrite: ''",
+        expect![[r#"
+            a.yaml:5:11: error: spec.prefix: this is no regular expression: unopened group
+        "#]],
+    );
+    mapping(
+        "prefix: /a/.*\nprefix_regex: true\nservice: s",
+        expect![[r#"
+        a.yaml:6:17: warning: spec.prefix_regex: without `rewrite` the whole path becomes `/`, since the expression matches all of it (write `rewrite: ""` to keep the path)
+    "#]],
+    );
+    mapping(
+        "prefix: /a\nprefix_regex: true\nprefix_exact: true\nservice: s\nrewrite: ''",
+        expect![[r#"
+            a.yaml:7:17: error: spec.prefix_exact: `prefix_exact` and `prefix_regex` exclude each other
+        "#]],
+    );
+    mapping(
+        "prefix: '/((((a{1,200}){1,200}){1,200}){1,200})'\nprefix_regex: true\nservice: s\nrewrite: ''",
+        expect![[r#"
+            a.yaml:5:11: error: spec.prefix: this regular expression is too large
+        "#]],
+    );
+}
+
+#[test]
+fn hosts_are_checked() {
+    mapping(
+        "prefix: /\nservice: s\nhost: '*'",
+        expect![[r#"
+        a.yaml:7:9: error: spec.host: `host: *` would have to be an exact name (write `hostname: "*"`)
+    "#]],
+    );
+    mapping(
+        "prefix: /\nservice: s\nhost: '['\nhost_regex: true",
+        expect![[r#"
+            a.yaml:7:9: error: spec.host: this is no regular expression: unclosed character class
+        "#]],
+    );
+    mapping(
+        "prefix: /\nservice: s\nhost_regex: true",
+        expect![[r#"
+        a.yaml:7:15: error: spec.host_regex: `host_regex` needs `host`
+    "#]],
+    );
+    mapping(
+        "prefix: /\nservice: s\nhost: a\nhostname: b",
+        expect![[r#"
+        a.yaml:7:9: warning: spec.host: `hostname` wins, `host` has no effect
+    "#]],
+    );
+    mapping(
+        "prefix: /\nservice: s\nhostname: https://a",
+        expect![[r#"
+        a.yaml:7:13: error: spec.hostname: `https://a` is no host name, since it has a `/` (write only host and port)
+    "#]],
+    );
+    mapping(
+        "prefix: /\nservice: s\nhostname: '*a*'",
+        expect![[r#"
+        a.yaml:7:13: error: spec.hostname: `*a*` is no glob (a `*` stands alone, at the start or at the end)
+    "#]],
+    );
+}
+
+#[test]
+fn services_are_checked() {
+    mapping(
+        "prefix: /\nservice: ftp://s",
+        expect![[r#"
+        a.yaml:6:12: error: spec.service: the scheme `ftp` is neither `http` nor `https` (write `service`, `service.namespace:port` or `https://service`)
+    "#]],
+    );
+    mapping(
+        "prefix: /\nservice: s/path",
+        expect![[r#"
+        a.yaml:6:12: error: spec.service: `/path` does not belong to a service, only host and port do (write `service`, `service.namespace:port` or `https://service`)
+    "#]],
+    );
+    mapping(
+        "prefix: /\nservice: s:99999",
+        expect![[r#"
+        a.yaml:6:12: error: spec.service: `99999` is no port, use 1 to 65535 (write `service`, `service.namespace:port` or `https://service`)
+    "#]],
+    );
+    mapping(
+        "prefix: /\nservice: s\nresolver: kubernetes-endpoints",
+        expect![[r#"
+            a.yaml:7:13: error: spec.resolver: unknown resolver `kubernetes-endpoints` (did you mean `kubernetes-endpoint`?)
+        "#]],
+    );
+    mapping(
+        "prefix: /\nservice: s\nresolver: consul",
+        expect![[r#"
+        a.yaml:7:13: error: spec.resolver: the resolver `consul` is not supported yet (known are `kubernetes-service`, `kubernetes-endpoint`, `endpoint`)
+    "#]],
+    );
+}
+
+#[test]
+fn rewrites_and_redirects_are_checked() {
+    mapping(
+        "prefix: /\nservice: s\nregex_rewrite: { pattern: '/(a)', substitution: '/\\2' }",
+        expect![[r#"
+            a.yaml:7:51: error: spec.regex_rewrite.substitution: `\2` has no group, the pattern has 1
+        "#]],
+    );
+    mapping(
+        "prefix: /\nservice: s\nregex_rewrite: { pattern: '/(a)', substitution: '/\\x' }\nrewrite: /b",
+        expect![[r#"
+            a.yaml:7:51: error: spec.regex_rewrite.substitution: a `\` is followed by the number of a group or by another `\`
+            a.yaml:8:12: warning: spec.rewrite: `regex_rewrite` wins, `rewrite` has no effect
+        "#]],
+    );
+    mapping(
+        "prefix: /\nservice: s\npath_redirect: /a\nprefix_redirect: /b",
+        expect![[r#"
+            a.yaml:7:18: warning: spec.path_redirect: `path_redirect` has no effect without `host_redirect` (write `host_redirect: true`)
+            a.yaml:8:20: error: spec.prefix_redirect: `path_redirect` and `prefix_redirect` exclude each other
+            a.yaml:8:20: warning: spec.prefix_redirect: `prefix_redirect` has no effect without `host_redirect` (write `host_redirect: true`)
+        "#]],
+    );
+    mapping(
+        "prefix: /\nservice: s\nhost_redirect: true\nredirect_response_code: 200",
+        expect![[r#"
+            a.yaml:8:27: error: spec.redirect_response_code: 200 is no redirect (use 301, 302, 303, 307 or 308)
+        "#]],
+    );
+    mapping(
+        "prefix: /\nservice: s\nredirect_response_code: 302",
+        expect![[r#"
+            a.yaml:7:27: warning: spec.redirect_response_code: `redirect_response_code` has no effect without `host_redirect`
+        "#]],
+    );
+    mapping(
+        "prefix: /\nservice: s\nhost_rewrite: a\nauto_host_rewrite: true",
+        expect![[r#"
+            a.yaml:8:22: error: spec.auto_host_rewrite: `host_rewrite` and `auto_host_rewrite` exclude each other
+        "#]],
+    );
+}
+
+#[test]
+fn headers_and_methods_are_checked() {
+    mapping(
+        "prefix: /\nservice: s\nmethod: 'GET POST'",
+        expect![[r#"
+        a.yaml:7:11: error: spec.method: `GET POST` is no method
+    "#]],
+    );
+    mapping(
+        "prefix: /\nservice: s\nmethod: '('\nmethod_regex: true",
+        expect![[r#"
+            a.yaml:7:11: error: spec.method: this is no regular expression: unclosed group
+        "#]],
+    );
+    mapping(
+        "prefix: /\nservice: s\nheaders: { 'x y': a }\nadd_response_headers: { x: { value: \"a\\nb\" } }\nremove_request_headers: ['a:b']",
+        expect![[r#"
+            a.yaml:7:21: error: spec.headers.x y: `x y` is no header name
+            a.yaml:8:30: error: spec.add_response_headers.x: a header value has no line breaks or control characters
+            a.yaml:9:28: error: spec.remove_request_headers[0]: `a:b` is no header name
+        "#]],
+    );
+    mapping(
+        "prefix: /\nservice: s\nregex_query_parameters: { a: '*' }",
+        expect![[r#"
+            a.yaml:7:32: error: spec.regex_query_parameters.a: this is no regular expression: repetition operator missing expression
+        "#]],
+    );
+}
+
+#[test]
+fn balancers_need_their_key() {
+    let with = |balancer: &str| format!("prefix: /\nservice: s\nload_balancer: {balancer}");
+    mapping(
+        &with("{ policy: round_robin }"),
+        expect![[r#"
+        a.yaml:7:18: warning: spec.load_balancer: `load_balancer` is accepted, it has no effect yet
+    "#]],
+    );
+    mapping(
+        &with("{ policy: round_robin, header: x }"),
+        expect![[r#"
+        a.yaml:7:18: warning: spec.load_balancer: `load_balancer` is accepted, it has no effect yet
+        a.yaml:7:28: error: spec.load_balancer.policy: this policy takes none of `cookie`, `header` and `source_ip`
+    "#]],
+    );
+    mapping(
+        &with("{ policy: ring_hash }"),
+        expect![[r#"
+        a.yaml:7:18: warning: spec.load_balancer: `load_balancer` is accepted, it has no effect yet
+        a.yaml:7:28: error: spec.load_balancer.policy: this policy needs exactly one of `cookie`, `header` and `source_ip`
+    "#]],
+    );
+    mapping(
+        &with("{ policy: ring_hash, header: x, source_ip: true }"),
+        expect![[r#"
+            a.yaml:7:18: warning: spec.load_balancer: `load_balancer` is accepted, it has no effect yet
+            a.yaml:7:28: error: spec.load_balancer.policy: this policy needs exactly one of `cookie`, `header` and `source_ip`
+        "#]],
+    );
+    mapping(
+        &with("{ policy: rr }"),
+        expect![[r#"
+        a.yaml:7:28: error: spec.load_balancer.policy: unknown value `rr` (known are `round_robin`, `least_request`, `ring_hash`, `maglev`)
+    "#]],
+    );
+}
+
+#[test]
+fn fields_without_effect_are_named() {
+    mapping(
+        "prefix: /\nservice: s\ncors: { origins: ['*'] }\nshadow: false\ncircuit_breakers: []\nbypass_auth: true",
+        expect![[r#"
+            a.yaml:7:9: warning: spec.cors: `cors` is accepted, it has no effect yet
+            a.yaml:10:16: warning: spec.bypass_auth: `bypass_auth` is accepted, it has no effect yet
+        "#]],
+    );
+    problems(
+        "apiVersion: getambassador.io/v3alpha1\nkind: Host\nmetadata: { name: h }\nspec: { hostname: a.b, tlsSecret: { name: s }, requestPolicy: { insecure: { action: Route, additionalPort: 80 } } }",
+        expect![[r#"
+            a.yaml:4:35: warning: spec.tlsSecret: `tlsSecret` is accepted, it has no effect yet
+            a.yaml:4:108: warning: spec.requestPolicy.insecure.additionalPort: `requestPolicy.insecure.additionalPort` is accepted, it has no effect yet
+        "#]],
+    );
+    problems(
+        "apiVersion: getambassador.io/v3alpha1\nkind: Module\nmetadata: { name: ambassador }\nspec: { config: { gzip: {}, merge_slashes: true, mergeslashes: true } }",
+        expect![[r#"
+            a.yaml:4:50: error: spec.config.mergeslashes: unknown field `mergeslashes` (did you mean `merge_slashes`?)
+        "#]],
+    );
+}
+
+#[test]
+fn a_mirror_is_no_target() {
+    let text = "routes:\n- { prefix: /, service: a }\n- { prefix: /, service: b, shadow: true }\n";
+    problems(
+        text,
+        expect![[r#"
+        a.yaml:3:36: warning: routes[1].shadow: `shadow` is accepted, it has no effect yet
+    "#]],
+    );
+    names(
+        text,
+        expect![[r#"
+        mappings: root.default
+    "#]],
+    );
+}
+
+#[test]
+fn the_second_version_is_turned_into_the_third() {
+    let text = r#"
+apiVersion: getambassador.io/v2
+kind: Mapping
+metadata: { name: old, namespace: shop, labels: { app: x } }
+spec:
+  ambassador_id: default
+  prefix: /old/
+  service: old
+  tls: true
+  host: old.example.com
+  headers: { x-debug: true, x-tenant: a }
+  query_parameters: { q: true }
+  regex_query_parameters: { r: "[0-9]+" }
+  add_request_headers: { x-a: b, x-c: { value: d, append: false } }
+  cors: { origins: "http://a, http://b", methods: GET }
+"#;
+    problems(
+        text,
+        expect![[r#"
+        a.yaml:15:9: warning: spec.cors: `cors` is accepted, it has no effect yet
+    "#]],
+    );
+    let config = load(text).config;
+    let mapping = &config.mappings[0];
+    expect![[r#"
+        old.shop
+        service https://old
+        headers {"x-tenant": "a"}
+        regex_headers {"x-debug": ".*"}
+        query {}
+        regex_query {"q": ".*", "r": "[0-9]+"}
+        add Some({"x-a": AddedHeader { value: "b", append: true }, "x-c": AddedHeader { value: "d", append: false }})
+        cors Some(["http://a", "http://b"])
+    "#]].assert_eq(&format!(
+        "{}\nservice {}\nheaders {:?}\nregex_headers {:?}\nquery {:?}\nregex_query {:?}\nadd {:?}\ncors {:?}\n",
+        mapping.full_name(),
+        mapping.spec.service,
+        mapping.spec.headers,
+        mapping.spec.regex_headers,
+        mapping.spec.query_parameters,
+        mapping.spec.regex_query_parameters,
+        mapping.spec.add_request_headers,
+        mapping.spec.cors.as_ref().map(|cors| &cors.origins),
+    ));
+}
+
+#[test]
+fn objects_for_other_instances_are_passed_over() {
+    let one = |name: &str, id: &str| {
+        format!(
+            "---\napiVersion: getambassador.io/v3alpha1\nkind: Mapping\nmetadata: {{ name: {name} }}\nspec: {{ prefix: /{name}, service: s{id} }}\n"
+        )
+    };
+    let text = [
+        one("none", ""),
+        one("ours", ", ambassador_id: [default, b]"),
+        one("theirs", ", ambassador_id: [b], broken: true"),
+        one("all", ", ambassador_id: [_automatic_]"),
+    ]
+    .concat();
+    problems(&text, expect![""]);
+    names(
+        &text,
+        expect![[r#"
+        mappings: none.default ours.default all.default
+    "#]],
+    );
+}
+
+#[test]
+fn kinds_and_versions_are_told() {
+    let one = |version: &str, kind: &str| {
+        format!("apiVersion: {version}\nkind: {kind}\nmetadata: {{ name: x }}\nspec: {{}}\n")
+    };
+    problems(
+        &one("getambassador.io/v3alpha1", "TLSContext"),
+        expect![[r#"
+        a.yaml:2:7: warning: kind: the kind `TLSContext` is not supported yet, the object has no effect
+    "#]],
+    );
+    problems(
+        &one("getambassador.io/v3alpha1", "Maping"),
+        expect![[r#"
+        a.yaml:2:7: error: kind: unknown kind `Maping` in `getambassador.io/v3alpha1` (did you mean `Mapping`?)
+    "#]],
+    );
+    problems(
+        &one("getambassador.io/v1", "Mapping"),
+        expect![[r#"
+        a.yaml:1:13: error: apiVersion: unknown version `getambassador.io/v1` (write `getambassador.io/v3alpha1`)
+    "#]],
+    );
+    problems(
+        &one("nuncio.dev/v1", "Topic"),
+        expect![[r#"
+        a.yaml:1:13: error: apiVersion: unknown version `nuncio.dev/v1` (write `nuncio.dev/v1alpha1`)
+    "#]],
+    );
+    problems(
+        &one("nuncio.dev/v1alpha1", "Topics"),
+        expect![[r#"
+        a.yaml:2:7: error: kind: unknown kind `Topics` in `nuncio.dev/v1alpha1` (did you mean `Topic`?)
+    "#]],
+    );
+    problems(
+        &one("apps/v1", "Deployment"),
+        expect![[r#"
+        a.yaml:2:7: warning: kind: `Deployment` of `apps/v1` means nothing to Nuncio, it is passed over
+    "#]],
+    );
+    problems(
+        "kind: Mapping\n",
+        expect![[r#"
+        a.yaml:1:1: error: the field `apiVersion` is missing (for example `apiVersion: getambassador.io/v3alpha1`)
+    "#]],
+    );
+    problems(
+        "apiVersion: v1\n",
+        expect![[r#"
+        a.yaml:1:1: error: the field `kind` is missing
+    "#]],
+    );
+    problems(
+        "apiVersion: getambassador.io/v3alpha1\nkind: Mapping\nspec: {}\n",
+        expect![[r#"
+            a.yaml:1:1: error: metadata: the field `metadata.name` is missing
+        "#]],
+    );
+    problems(
+        "apiVersion: getambassador.io/v3alpha1\nkind: Mapping\nmetadata: { name: x }\nprefix: /\nservice: s\n",
+        expect![[r#"
+            a.yaml:4:1: error: prefix: unknown field `prefix` (the fields of a Mapping stand under `spec:`)
+        "#]],
+    );
+}
+
+#[test]
+fn listeners_are_checked() {
+    let one = |spec: &str| {
+        format!(
+            "apiVersion: getambassador.io/v3alpha1\nkind: Listener\nmetadata: {{ name: l }}\nspec: {spec}\n"
+        )
+    };
+    let binding = "hostBinding: { namespace: { from: ALL } }";
+    problems(
+        &one(&format!(
+            "{{ port: 8080, protocol: HTTP, securityModel: INSECURE, {binding} }}"
+        )),
+        expect![""],
+    );
+    problems(
+        &one(&format!(
+            "{{ port: 8443, protocol: HTTPS, securityModel: XFP, {binding} }}"
+        )),
+        expect![[r#"
+            a.yaml:4:31: warning: spec.protocol: only HTTP is spoken yet, nothing listens on port 8443
+        "#]],
+    );
+    problems(
+        &one(&format!("{{ port: 8443, securityModel: XFP, {binding} }}")),
+        expect![[r#"
+            a.yaml:4:7: error: spec: neither `protocol` nor `protocolStack` is written (write `protocol: HTTP`)
+        "#]],
+    );
+    problems(
+        &one("{ port: 70000, protocol: http }"),
+        expect![[r#"
+        a.yaml:4:7: error: spec: the field `hostBinding` is missing
+        a.yaml:4:7: error: spec: the field `securityModel` is missing
+        a.yaml:4:15: error: spec.port: expected a whole number from 0 to 65535, found `70000`
+        a.yaml:4:32: error: spec.protocol: unknown value `http` (did you mean `HTTP`?)
+    "#]],
+    );
+}
+
+#[test]
+fn objects_may_not_repeat() {
+    let one = "---\napiVersion: getambassador.io/v3alpha1\nkind: Mapping\nmetadata: { name: m }\nspec: { prefix: /a, service: a }\n";
+    problems(
+        &format!("{one}{one}"),
+        expect![[r#"
+        a.yaml:10:7: error: spec: the Mapping `m` is written twice (the first one stands in a.yaml:2:1)
+    "#]],
+    );
+    names(
+        &format!("{one}{one}"),
+        expect![[r#"
+        mappings: m.default
+    "#]],
+    );
+}
+
+#[test]
+fn weights_add_up() {
+    let routes = |weights: &[&str]| {
+        let mut text = "routes:\n".to_owned();
+        for (index, weight) in weights.iter().enumerate() {
+            text.push_str(&format!("- {{ prefix: /a, service: s{index}{weight} }}\n"));
+        }
+        text
+    };
+    problems(
+        &routes(&[", weight: 60", ", weight: 60"]),
+        expect![[r#"
+        a.yaml:2:38: error: routes[0].weight: the weights for the same requests are 120 percent in all (the others stand in a.yaml:3:3)
+        a.yaml:3:38: error: routes[1].weight: the weights for the same requests are 120 percent in all (the others stand in a.yaml:2:3)
+    "#]],
+    );
+    names(&routes(&[", weight: 60", ", weight: 60"]), expect![""]);
+    problems(
+        &routes(&[", weight: 40", ", weight: 40"]),
+        expect![[r#"
+        a.yaml:2:38: warning: routes[0].weight: the weights for the same requests are 80 percent in all, the rest goes to the next route (the others stand in a.yaml:3:3)
+    "#]],
+    );
+    problems(&routes(&["", ", weight: 10"]), expect![""]);
+    problems(&routes(&[", weight: 40"]), expect![""]);
+    problems(
+        &routes(&[", weight: 101"]),
+        expect![[r#"
+        a.yaml:2:38: error: routes[0].weight: a weight of 101 is more than 100 percent
+    "#]],
+    );
+}
+
+#[test]
+fn members_of_a_group_agree() {
+    problems(
+        "routes:\n- { prefix: /a, service: a }\n- { prefix: /a, service: b, prefix_exact: true, connect_timeout_ms: 7 }\n- { prefix: /a, service: c, host_redirect: true }\n",
+        expect![[r#"
+            a.yaml:3:43: error: routes[1].prefix_exact: `prefix_exact` differs from the other Mapping for the same requests (its requests are shared with the one in a.yaml:2:3)
+            a.yaml:3:69: error: routes[1].connect_timeout_ms: `connect_timeout_ms` differs from the other Mapping for the same requests (its requests are shared with the one in a.yaml:2:3)
+            a.yaml:4:44: error: routes[2].host_redirect: a redirect and a service cannot share requests (its requests are shared with the one in a.yaml:2:3)
+        "#]],
+    );
+}
+
+#[test]
+fn a_mapping_that_no_host_takes_is_told() {
+    problems(
+        r#"
+hosts:
+  - { hostname: a.example.com, mappingSelector: { matchLabels: { app: x } } }
+routes:
+  - { prefix: /, service: s }
+"#,
+        expect![[r#"
+            a.yaml:5:5: warning: routes[0]: no Host takes this Mapping, since it has neither a `hostname` nor labels that one selects (write `hostname: "*"` for every Host)
+        "#]],
+    );
+}

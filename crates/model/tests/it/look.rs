@@ -1,0 +1,59 @@
+//! How problems look, and that the examples in the doc comments are good.
+
+use expect_test::expect;
+use model::render::{Style, render, summary};
+use model::{Options, Source};
+
+#[test]
+fn a_problem_shows_place_line_and_hint() {
+    let text = "routes:\n  - prefix: /é/\n    service: s\n    prefx: /b/\n  - { prefix: /c/, service: s, shadow: true }\n";
+    let source = Source {
+        name: "shop/nuncio.yaml".into(),
+        text: text.into(),
+    };
+    let loaded = model::load(std::slice::from_ref(&source), &Options::default());
+    expect![[r#"
+        error: unknown field `prefx`
+         --> shop/nuncio.yaml:4:5
+          |
+        4 |     prefx: /b/
+          |     ^^^^^
+          |
+          = note: in Mapping root.default, at routes[0].prefx
+          = help: did you mean `prefix`?
+
+        warning: `shadow` is accepted, it has no effect yet
+         --> shop/nuncio.yaml:5:40
+          |
+        5 |   - { prefix: /c/, service: s, shadow: true }
+          |                                        ^^^^
+          |
+          = note: in Mapping c.default, at routes[1].shadow
+
+    "#]]
+    .assert_eq(&render(
+        &loaded.problems,
+        std::slice::from_ref(&source),
+        Style::Plain,
+    ));
+    let coloured = render(&loaded.problems, &[source], Style::Coloured);
+    assert!(coloured.contains("\u{1b}["), "{coloured}");
+    assert_eq!(
+        summary(&loaded.problems).as_deref(),
+        Some("1 error, 1 warning")
+    );
+    assert_eq!(summary(&[]), None);
+}
+
+#[test]
+fn a_problem_without_a_text_is_still_named() {
+    let loaded = crate::load("routes: 5\n");
+    expect![[r#"
+        error: expected a list
+        --> a.yaml
+         = note: at routes
+         = help: begin each item with `- `
+
+    "#]]
+    .assert_eq(&render(&loaded.problems, &[], Style::Plain));
+}
