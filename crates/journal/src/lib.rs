@@ -1,1 +1,39 @@
 //! The log on disk: append, read, recover, retain.
+//!
+//! One [`Log`] is one partition, in Kafka's own directory layout, so that Kafka's tools
+//! read it:
+//!
+//! ```text
+//! orders-0/
+//!   00000000000000000000.log        record batches, byte for byte but for offset and epoch
+//!   00000000000000000000.index      offset -> position, sparse
+//!   00000000000000000000.timeindex  timestamp -> offset, sparse
+//!   00000000000000000042.snapshot   producers as of offset 42
+//!   leader-epoch-checkpoint         which leader epoch began where
+//!   partition.metadata              the topic's id
+//!   checkpoint                      start of the log, recovery point, damaged ranges (ours alone)
+//! ```
+//!
+//! A writer thread owns many logs: it appends to any of them, flushes those that changed, and answers
+//! whoever waits for records before the stable offset. A [`Reader`] works on any
+//! thread meanwhile. Nothing here is async, and time comes in from outside.
+
+mod active;
+mod checkpoint;
+mod config;
+mod disk;
+mod epochs;
+mod index;
+mod log;
+mod metadata;
+pub mod producer;
+mod reader;
+mod recover;
+mod scan;
+mod segment;
+
+pub use config::{Config, Retention};
+pub use log::{AppendError, Appended, CutError, Flush, Log, OpenError, sweep};
+pub use metadata::topic_id;
+pub use reader::{Found, ReadError, Reader, Slice};
+pub use recover::Report;

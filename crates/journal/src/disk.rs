@@ -1,0 +1,135 @@
+//! The few things we ask of a file system: whole writes at a place, whole reads, atomic replacement.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, IoSlice};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Parts that one system call may take.
+const PARTS_MAX: usize = 1024;
+
+/// Writes all parts one after another, starting at `position`.
+pub(crate) fn write_all_at(
+    file: &File,
+    mut parts: &mut [IoSlice<'_>],
+    mut position: u64,
+) -> io::Result<()> {
+    IoSlice::advance_slices(&mut parts, 0); // drops empty parts
+    while !parts.is_empty() {
+        let some = &parts[..parts.len().min(PARTS_MAX)];
+        match rustix::io::pwritev(file, some, position) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => {
+                IoSlice::advance_slices(&mut parts, written);
+                position += written as u64;
+            }
+            Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Appends to `buffer` up to `len` bytes from `position`; less only at the end of the file.
+pub(crate) fn read_at(
+    file: &File,
+    buffer: &mut Vec<u8>,
+    position: u64,
+    len: usize,
+) -> io::Result<()> {
+    let start = buffer.len();
+    buffer.reserve_exact(len);
+    while buffer.len() - start < len {
+        let done = buffer.len() - start;
+        // The vector may have more room than was asked for; what is read too much is dropped below.
+        let spare = rustix::buffer::spare_capacity(buffer);
+        match rustix::io::pread(file, spare, position + done as u64) {
+            Ok(0) => break,
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    buffer.truncate(start + len);
+    Ok(())
+}
+
+/// Replaces the file at `path` so that it holds either the old bytes or the new, whatever happens.
+///
+/// The name is only durable once the directory is synced as well.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut fresh = path.as_os_str().to_owned();
+    fresh.push(".tmp");
+    let file = File::create(&fresh)?;
+    write_all_at(&file, &mut [IoSlice::new(bytes)], 0)?;
+    file.sync_data()?;
+    std::fs::rename(&fresh, path)
+}
+
+/// Makes created, renamed and removed names in a directory durable.
+pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
+    // The parent of a relative path may be the empty one.
+    let dir = if dir.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        dir
+    };
+    File::open(dir)?.sync_all()
+}
+
+/// Removes a file; one that is not there is fine.
+pub(crate) fn remove(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
+}
+
+/// A file that is opened when it is first needed: most segments are never read again.
+#[derive(Debug)]
+pub(crate) struct LazyFile {
+    path: PathBuf,
+    file: Mutex<Option<Arc<File>>>,
+}
+
+impl LazyFile {
+    pub(crate) fn new(path: PathBuf) -> LazyFile {
+        LazyFile {
+            path,
+            file: Mutex::new(None),
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns the open file.
+    pub(crate) fn get(&self) -> io::Result<Arc<File>> {
+        let mut slot = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(file) = &*slot {
+            return Ok(Arc::clone(file));
+        }
+        let file = OpenOptions::new().read(true).write(true).open(&self.path)?;
+        Ok(Arc::clone(slot.insert(Arc::new(file))))
+    }
+
+    /// Creates the file where there is none.
+    pub(crate) fn create(&self) -> io::Result<Arc<File>> {
+        let mut slot = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&self.path)?;
+        Ok(Arc::clone(slot.insert(Arc::new(file))))
+    }
+
+    /// Closes the file until it is needed again; those who hold it go on.
+    pub(crate) fn release(&self) {
+        self.file
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+    }
+}

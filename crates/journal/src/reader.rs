@@ -1,0 +1,470 @@
+//! Reading a log, from any thread, while it is being written.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use bytes::Bytes;
+use kafka::record::{self, Batch, NO_TIMESTAMP, Record, Records};
+use tracing::error;
+
+use crate::checkpoint::Fence;
+use crate::disk;
+use crate::epochs::Epochs;
+use crate::index;
+use crate::scan::Stop;
+use crate::segment::{Place, Segment};
+
+/// Most bytes that a batch may inflate to when a record in it is looked for by its timestamp.
+const INFLATED_MAX: usize = 128 << 20;
+
+/// What writer and readers share: `start ≤ stable ≤ end`.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) dir: PathBuf,
+    state: RwLock<State>,
+    /// First offset that is shown.
+    start: AtomicI64,
+    /// All before it is on disk.
+    stable: AtomicI64,
+    /// The next record's offset.
+    end: AtomicI64,
+}
+
+#[derive(Debug)]
+pub(crate) struct State {
+    /// Ascending by base offset; never empty.
+    pub(crate) segments: Vec<Arc<Segment>>,
+    pub(crate) fences: Vec<Fence>,
+    pub(crate) epochs: Epochs,
+}
+
+impl Shared {
+    pub(crate) fn new(dir: PathBuf, state: State, start: i64, end: i64) -> Shared {
+        Shared {
+            dir,
+            state: RwLock::new(state),
+            start: AtomicI64::new(start),
+            stable: AtomicI64::new(end),
+            end: AtomicI64::new(end),
+        }
+    }
+
+    pub(crate) fn state(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn state_mut(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn start(&self) -> i64 {
+        self.start.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_start(&self, offset: i64) {
+        self.start.store(offset, Ordering::Release);
+    }
+
+    pub(crate) fn stable(&self) -> i64 {
+        self.stable.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_stable(&self, offset: i64) {
+        self.stable.store(offset, Ordering::Release);
+    }
+
+    pub(crate) fn end(&self) -> i64 {
+        self.end.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_end(&self, offset: i64) {
+        self.end.store(offset, Ordering::Release);
+    }
+}
+
+/// Why a read has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The offset is not in the log.
+    #[error("offset {offset} is not between {start} and {end}")]
+    OutOfRange {
+        /// What was asked for.
+        offset: i64,
+        /// First offset of the log.
+        start: i64,
+        /// Offset that the next record gets.
+        end: i64,
+    },
+    /// The records were damaged on disk. Reading can go on at `to`.
+    #[error("offsets {from} to {to} are damaged")]
+    Damaged {
+        /// First offset that is lost.
+        from: i64,
+        /// First offset after the damage, as far as is known.
+        to: i64,
+    },
+    /// The disk did not answer.
+    #[error("could not read the log")]
+    Disk(#[from] io::Error),
+}
+
+/// Whole batches, as they are stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slice {
+    /// The batches; the first may begin before the offset that was asked for.
+    pub bytes: Bytes,
+    /// Where to read on.
+    pub next_offset: i64,
+}
+
+/// A record found by its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// Offset of the record.
+    pub offset: i64,
+    /// Its timestamp, in ms since 1970.
+    pub timestamp: i64,
+    /// Epoch of the leader that stored it.
+    pub leader_epoch: i32,
+}
+
+/// Reads a log; clones are cheap and all see the same.
+#[derive(Debug, Clone)]
+pub struct Reader {
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Reader {
+    /// Returns the first offset of the log.
+    pub fn start_offset(&self) -> i64 {
+        self.shared.start()
+    }
+
+    /// Returns the offset before which everything is on disk.
+    pub fn stable_offset(&self) -> i64 {
+        self.shared.stable()
+    }
+
+    /// Returns the offset that the next record gets.
+    pub fn end_offset(&self) -> i64 {
+        self.shared.end()
+    }
+
+    /// Returns the bytes that all segments take.
+    pub fn size(&self) -> u64 {
+        self.shared
+            .state()
+            .segments
+            .iter()
+            .map(|segment| segment.size())
+            .sum()
+    }
+
+    /// Returns up to `max_bytes` of whole batches from the one that holds `offset` on, all of whose
+    /// records come before `up_to`.
+    ///
+    /// With `min_one` the first batch is returned even when it alone is larger (KIP-74). At the end of
+    /// the log the answer is empty.
+    pub fn read(
+        &self,
+        offset: i64,
+        max_bytes: usize,
+        min_one: bool,
+        up_to: i64,
+    ) -> Result<Slice, ReadError> {
+        let (start, end) = (self.shared.start(), self.shared.end());
+        if offset < start || offset > end {
+            return Err(ReadError::OutOfRange { offset, start, end });
+        }
+        let empty = Slice {
+            bytes: Bytes::new(),
+            next_offset: offset,
+        };
+        let up_to = up_to.min(end);
+        if offset >= up_to {
+            return Ok(empty);
+        }
+        let mut at = None;
+        while let Some((number, segment, fences)) = self.segment(offset, at) {
+            let found = self.place(offset, &segment, &fences);
+            let Some(place) = self.checked(offset, found)? else {
+                at = Some(number + 1);
+                continue;
+            };
+            let fits = place.size <= max_bytes || min_one;
+            if place.last_offset >= up_to || !fits {
+                return Ok(empty);
+            }
+            let limit = fences
+                .iter()
+                .map(|fence| fence.from_position)
+                .filter(|position| *position > place.position)
+                .fold(segment.size(), u64::min);
+            let len = (max_bytes as u64)
+                .min(limit - place.position)
+                .max(place.size as u64);
+            let slice = read_batches(&segment, &place, len as usize, up_to);
+            return self.checked(offset, slice);
+        }
+        Ok(empty)
+    }
+
+    /// Returns the first record before `up_to` whose timestamp is at or after `timestamp`.
+    pub fn offset_for_timestamp(
+        &self,
+        timestamp: i64,
+        up_to: i64,
+    ) -> Result<Option<Found>, ReadError> {
+        let start = self.shared.start();
+        let mut at = None;
+        while let Some((number, segment, fences)) = self.segment(start, at) {
+            at = Some(number + 1);
+            if segment.max_timestamp().0 < timestamp {
+                continue;
+            }
+            let entry = segment
+                .times
+                .last_before(|entry| index::read_time_entry(entry).0 < timestamp)?
+                .map_or(0, |entry| index::read_time_entry(&entry).1);
+            let mut from = start.max(segment.base() + i64::from(entry));
+            loop {
+                let place = segment.find(from, segment.size(), skip(&fences), |header| {
+                    header.last_offset() >= from && header.max_timestamp() >= timestamp
+                });
+                let Some(place) = self.checked(from, place)? else {
+                    break;
+                };
+                if place.base_offset >= up_to {
+                    return Ok(None);
+                }
+                let wanted =
+                    |record: &Record<'_>| record.offset >= start && record.timestamp >= timestamp;
+                match self.record(&segment, &place, wanted)? {
+                    Some(found) => return Ok(Some(found).filter(|found| found.offset < up_to)),
+                    None => from = place.last_offset + 1,
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Returns the record with the latest timestamp, the first of them if there are several.
+    pub fn latest_by_timestamp(&self) -> Result<Option<Found>, ReadError> {
+        let latest = {
+            let state = self.shared.state();
+            // `max_by_key` would take the last of equals.
+            state
+                .segments
+                .iter()
+                .rev()
+                .max_by_key(|segment| segment.max_timestamp().0)
+                .cloned()
+        };
+        let Some(segment) = latest else {
+            return Ok(None);
+        };
+        let (timestamp, last_offset) = segment.max_timestamp();
+        if timestamp == NO_TIMESTAMP {
+            return Ok(None);
+        }
+        let fences = self.fences(segment.base());
+        let place = segment.find(last_offset, segment.size(), skip(&fences), |header| {
+            header.last_offset() >= last_offset
+        });
+        let Some(place) = self.checked(last_offset, place)? else {
+            return Ok(None);
+        };
+        self.record(&segment, &place, |record| record.timestamp >= timestamp)
+    }
+
+    /// Returns the largest epoch up to `epoch` that the log knows, and the offset where it ended.
+    pub fn epoch_end_offset(&self, epoch: i32) -> Option<(i32, i64)> {
+        self.shared.state().epochs.end_of(epoch, self.shared.end())
+    }
+
+    /// Returns the leader epoch in which the record with this offset was stored.
+    pub fn epoch_at(&self, offset: i64) -> Option<i32> {
+        self.shared.state().epochs.at(offset)
+    }
+
+    /// Returns the segment that may hold `offset`, or that with the number `at`, with its fences.
+    fn segment(&self, offset: i64, at: Option<usize>) -> Option<(usize, Arc<Segment>, Vec<Fence>)> {
+        let state = self.shared.state();
+        let number = at.unwrap_or_else(|| {
+            state
+                .segments
+                .partition_point(|segment| segment.base() <= offset)
+                .saturating_sub(1)
+        });
+        let segment = Arc::clone(state.segments.get(number)?);
+        let fences = state
+            .fences
+            .iter()
+            .filter(|fence| fence.segment == segment.base())
+            .copied()
+            .collect();
+        Some((number, segment, fences))
+    }
+
+    fn fences(&self, base: i64) -> Vec<Fence> {
+        let state = self.shared.state();
+        state
+            .fences
+            .iter()
+            .filter(|fence| fence.segment == base)
+            .copied()
+            .collect()
+    }
+
+    /// Finds the batch that holds `offset`, or the first after it.
+    fn place(
+        &self,
+        offset: i64,
+        segment: &Segment,
+        fences: &[Fence],
+    ) -> Result<Option<Place>, Failure> {
+        let lost = |fence: &&Fence| (fence.from_offset..fence.to_offset).contains(&offset);
+        if let Some(Fence {
+            from_offset,
+            to_offset,
+            ..
+        }) = fences.iter().find(lost)
+        {
+            return Err(Failure::Damaged {
+                from: *from_offset,
+                to: *to_offset,
+            });
+        }
+        let wanted = |header: &record::Header<'_>| header.last_offset() >= offset;
+        Ok(segment.find(offset, segment.size(), skip(fences), wanted)?)
+    }
+
+    /// Finds a record within one batch; a batch that does not inflate is answered for as a whole.
+    fn record(
+        &self,
+        segment: &Segment,
+        place: &Place,
+        wanted: impl Fn(&Record<'_>) -> bool,
+    ) -> Result<Option<Found>, ReadError> {
+        let bytes = self.checked(
+            place.base_offset,
+            segment.read(place).map_err(Failure::Disk),
+        )?;
+        let read = || -> Result<Option<Found>, record::Error> {
+            let (batch, _) = Batch::split_first(&bytes)?;
+            let leader_epoch = batch.leader_epoch();
+            for record in &Records::read(&batch, INFLATED_MAX)? {
+                let record = record?;
+                if wanted(&record) {
+                    let Record {
+                        offset, timestamp, ..
+                    } = record;
+                    return Ok(Some(Found {
+                        offset,
+                        timestamp,
+                        leader_epoch,
+                    }));
+                }
+            }
+            Ok(None)
+        };
+        Ok(read().unwrap_or(Some(Found {
+            offset: place.base_offset,
+            timestamp: place.max_timestamp,
+            leader_epoch: self.epoch_at(place.base_offset).unwrap_or(-1),
+        })))
+    }
+
+    /// Turns a failure inside a segment into the answer for a reader at `offset`.
+    fn checked<T>(
+        &self,
+        offset: i64,
+        result: Result<T, impl Into<Failure>>,
+    ) -> Result<T, ReadError> {
+        let failure = match result {
+            Ok(value) => return Ok(value),
+            Err(failure) => failure.into(),
+        };
+        let (start, end) = (self.shared.start(), self.shared.end());
+        match failure {
+            Failure::Damaged { from, to } => Err(ReadError::Damaged { from, to }),
+            Failure::Batch(problem) => {
+                let dir = self.shared.dir.display();
+                error!(%dir, offset, %problem, "the log is damaged");
+                Err(ReadError::Damaged {
+                    from: offset,
+                    to: offset.saturating_add(1),
+                })
+            }
+            // The segment was deleted between looking it up and opening it.
+            Failure::Disk(error) if error.kind() == io::ErrorKind::NotFound && offset < start => {
+                Err(ReadError::OutOfRange { offset, start, end })
+            }
+            Failure::Disk(error) => Err(ReadError::Disk(error)),
+        }
+    }
+}
+
+enum Failure {
+    Damaged { from: i64, to: i64 },
+    Batch(record::Error),
+    Disk(io::Error),
+}
+
+impl From<Stop> for Failure {
+    fn from(stop: Stop) -> Failure {
+        match stop {
+            Stop::Damaged(problem) => Failure::Batch(problem),
+            Stop::Disk(error) => Failure::Disk(error),
+        }
+    }
+}
+
+fn skip(fences: &[Fence]) -> impl Fn(u64) -> Option<u64> {
+    |position| {
+        let inside = |fence: &&Fence| (fence.from_position..fence.to_position).contains(&position);
+        fences.iter().find(inside).map(|fence| fence.to_position)
+    }
+}
+
+/// Reads `len` bytes and keeps the whole batches in them that end before `up_to`.
+fn read_batches(
+    segment: &Segment,
+    place: &Place,
+    len: usize,
+    up_to: i64,
+) -> Result<Slice, Failure> {
+    let mut bytes = Vec::new();
+    disk::read_at(
+        &*segment.file().map_err(Failure::Disk)?,
+        &mut bytes,
+        place.position,
+        len,
+    )
+    .map_err(Failure::Disk)?;
+    let (mut whole, mut next_offset) = (0, place.base_offset);
+    let mut batches = record::batches(&bytes);
+    while let Some(batch) = batches.next() {
+        match batch {
+            // Offsets only grow: anything else is not what was written here.
+            Ok(batch) if batch.base_offset() < next_offset => break,
+            Ok(batch) if batch.last_offset() >= up_to => break,
+            Ok(batch) => {
+                next_offset = batch.next_offset();
+                whole = batches.position();
+            }
+            Err(record::Error::CutShort) => break,
+            // What comes before can be had; the next read meets the damage.
+            Err(_) if whole > 0 => break,
+            Err(problem) => return Err(Failure::Batch(problem)),
+        }
+    }
+    segment.hint(next_offset, place.position + whole as u64);
+    bytes.truncate(whole);
+    Ok(Slice {
+        bytes: Bytes::from(bytes),
+        next_offset,
+    })
+}

@@ -1,0 +1,244 @@
+//! One segment: a file of batches with its two indexes.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use kafka::record::{HEADER_LEN, Header, NO_TIMESTAMP};
+
+use crate::disk::{self, LazyFile};
+use crate::index::{self, Index};
+use crate::scan::{NEAR, Stop, Walk};
+
+/// Places that readers left off at, so that going on from there needs no search.
+const HINTS_MAX: usize = 8;
+
+/// Returns the path of a segment's file.
+pub(crate) fn path(dir: &Path, base: i64, extension: &str) -> PathBuf {
+    dir.join(format!("{base:020}.{extension}"))
+}
+
+/// A segment, shared by the writer and all readers.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    base: i64,
+    log: LazyFile,
+    /// Bytes of whole batches; what lies behind in the file does not count.
+    size: AtomicU64,
+    pub(crate) offsets: Index<8>,
+    pub(crate) times: Index<12>,
+    /// Latest timestamp, and the last offset of the batch that has it.
+    max_timestamp: AtomicI64,
+    max_timestamp_offset: AtomicI64,
+    /// Modification time for segments whose records have no timestamp.
+    modified_ms: AtomicI64,
+    hints: Mutex<Vec<(i64, u64)>>,
+}
+
+/// Where a batch is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) position: u64,
+    pub(crate) size: usize,
+    pub(crate) base_offset: i64,
+    pub(crate) last_offset: i64,
+    pub(crate) max_timestamp: i64,
+}
+
+impl Place {
+    pub(crate) fn new(header: &Header<'_>, position: u64) -> Place {
+        Place {
+            position,
+            size: header.size(),
+            base_offset: header.base_offset(),
+            last_offset: header.last_offset(),
+            max_timestamp: header.max_timestamp(),
+        }
+    }
+}
+
+impl Segment {
+    /// Takes the segment with this base offset as it lies on disk, all of its bytes.
+    pub(crate) fn open(dir: &Path, base: i64, now: i64) -> io::Result<Segment> {
+        let log = path(dir, base, "log");
+        let (size, modified_ms) = match std::fs::metadata(&log) {
+            Ok(metadata) => (metadata.len(), modified_ms(&metadata).unwrap_or(now)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => (0, now),
+            Err(error) => return Err(error),
+        };
+        let segment = Segment {
+            base,
+            log: LazyFile::new(log),
+            size: AtomicU64::new(size),
+            offsets: Index::open(path(dir, base, "index"))?,
+            times: Index::open(path(dir, base, "timeindex"))?,
+            max_timestamp: AtomicI64::new(NO_TIMESTAMP),
+            max_timestamp_offset: AtomicI64::new(base),
+            modified_ms: AtomicI64::new(modified_ms),
+            hints: Mutex::new(Vec::new()),
+        };
+        if let Some(entry) = segment.times.last()? {
+            let (timestamp, relative) = index::read_time_entry(&entry);
+            segment.set_max_timestamp(timestamp, base + i64::from(relative));
+        }
+        Ok(segment)
+    }
+
+    /// Creates a segment's files, empty.
+    pub(crate) fn create(dir: &Path, base: i64, now: i64) -> io::Result<Segment> {
+        for extension in ["index", "timeindex"] {
+            disk::remove(&path(dir, base, extension))?;
+        }
+        let segment = Segment::open(dir, base, now)?;
+        segment.cut(0)?;
+        segment.offsets.truncate(0)?;
+        segment.times.truncate(0)?;
+        Ok(segment)
+    }
+
+    pub(crate) fn base(&self) -> i64 {
+        self.base
+    }
+
+    pub(crate) fn size(&self) -> u64 {
+        self.size.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.log.path()
+    }
+
+    pub(crate) fn file(&self) -> io::Result<Arc<File>> {
+        self.log.get()
+    }
+
+    /// Lets readers see the bytes up to `size`.
+    pub(crate) fn publish(&self, size: u64, now: i64) {
+        self.modified_ms.store(now, Ordering::Relaxed);
+        self.size.store(size, Ordering::Release);
+    }
+
+    /// Cuts the file to `size` bytes.
+    pub(crate) fn cut(&self, size: u64) -> io::Result<()> {
+        self.log.create()?.set_len(size)?;
+        self.size.store(size, Ordering::Release);
+        self.hints
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
+        Ok(())
+    }
+
+    /// Closes all files until they are needed again.
+    pub(crate) fn release(&self) {
+        self.log.release();
+        self.offsets.release();
+        self.times.release();
+    }
+
+    /// Removes all files. Readers that hold them open go on.
+    pub(crate) fn remove(&self) -> io::Result<()> {
+        disk::remove(self.log.path())?;
+        disk::remove(self.offsets.path())?;
+        disk::remove(self.times.path())
+    }
+
+    /// Returns the latest timestamp and the last offset of the batch that has it.
+    pub(crate) fn max_timestamp(&self) -> (i64, i64) {
+        let timestamp = self.max_timestamp.load(Ordering::Acquire);
+        (timestamp, self.max_timestamp_offset.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn set_max_timestamp(&self, timestamp: i64, offset: i64) {
+        self.max_timestamp_offset.store(offset, Ordering::Release);
+        self.max_timestamp.store(timestamp, Ordering::Release);
+    }
+
+    /// Returns the time that decides about retention, in ms since 1970.
+    pub(crate) fn age_from(&self) -> i64 {
+        match self.max_timestamp().0 {
+            NO_TIMESTAMP => self.modified_ms.load(Ordering::Relaxed),
+            timestamp => timestamp,
+        }
+    }
+
+    /// Remembers that the batch with this base offset begins at `position`.
+    pub(crate) fn hint(&self, offset: i64, position: u64) {
+        let mut hints = self.hints.lock().unwrap_or_else(PoisonError::into_inner);
+        if hints.contains(&(offset, position)) {
+            return;
+        }
+        if hints.len() == HINTS_MAX {
+            hints.remove(0);
+        }
+        hints.push((offset, position));
+    }
+
+    /// Returns a position at or before the batch that holds `offset`.
+    fn near(&self, offset: i64) -> io::Result<u64> {
+        {
+            let hints = self.hints.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some((_, position)) = hints.iter().find(|(known, _)| *known == offset) {
+                return Ok(*position);
+            }
+        }
+        let entry = self.offsets.last_before(|entry| {
+            self.base + i64::from(index::read_offset_entry(entry).0) <= offset
+        })?;
+        Ok(entry.map_or(0, |entry| u64::from(index::read_offset_entry(&entry).1)))
+    }
+
+    /// Finds the first batch that fulfils `wanted`, walking from around `offset`, within `size` bytes.
+    ///
+    /// `skip` tells where to go on when a position must not be read.
+    pub(crate) fn find(
+        &self,
+        offset: i64,
+        size: u64,
+        skip: impl Fn(u64) -> Option<u64>,
+        wanted: impl Fn(&Header<'_>) -> bool,
+    ) -> Result<Option<Place>, Stop> {
+        let position = self.near(offset)?;
+        if position >= size {
+            return Ok(None);
+        }
+        let file = self.file()?;
+        let mut walk = Walk::new(&file, position, size, NEAR);
+        loop {
+            let position = walk.position();
+            if let Some(next) = skip(position) {
+                walk.seek(next);
+                continue;
+            }
+            let Some(header) = walk.header()? else {
+                return Ok(None);
+            };
+            if wanted(&header) {
+                return Ok(Some(Place::new(&header, position)));
+            }
+            let next = position + header.size() as u64;
+            walk.seek(next);
+        }
+    }
+
+    /// Reads the bytes of a batch.
+    pub(crate) fn read(&self, place: &Place) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        disk::read_at(&*self.file()?, &mut bytes, place.position, place.size)?;
+        if bytes.len() < place.size || place.size < HEADER_LEN {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(bytes)
+    }
+}
+
+fn modified_ms(metadata: &std::fs::Metadata) -> Option<i64> {
+    let since = metadata
+        .modified()
+        .ok()?
+        .duration_since(std::time::UNIX_EPOCH)
+        .ok()?;
+    i64::try_from(since.as_millis()).ok()
+}
