@@ -4,6 +4,7 @@
 //! pass says nothing about ours.
 
 mod contract;
+mod crash;
 mod cross;
 mod data;
 mod groups;

@@ -7,6 +7,8 @@
 //! - `member BOOTSTRAP GROUP TOPIC`: joins a consumer group, reads and commits, and tells each event on a line:
 //!   `assigned`, `revoked`, `record`, `committed`, `uncommitted`. It leaves the group when its stdin ends.
 //!
+//! `confluent.py` can also be a `producer`, for `crash.rs`.
+//!
 //! Keys, values and header values are hexadecimal. Every line carries `at`, the machine's monotonic clock in
 //! microseconds, so that the events of several processes can be put in order. `kcat` has no script: `kcat.rs`
 //! puts its options and its output into the same words.

@@ -7,6 +7,9 @@ use super::contract::{Client, Kind, Producing, Read, Record};
 use super::kcat::hex;
 use super::subject::unique;
 
+/// A key or a value to be sent.
+type Bytes<'a> = Option<&'a [u8]>;
+
 /// Partitions of the topics; the clients make them, or the broker does by itself.
 pub(super) const PARTITIONS: i32 = 3;
 
@@ -87,7 +90,7 @@ pub(super) fn sample(binary_headers: bool, start: i64) -> Vec<Record> {
     let noise: Vec<u8> = (0..20_000u32)
         .map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8)
         .collect();
-    let pairs: [(Option<&[u8]>, Option<&[u8]>); 8] = [
+    let pairs: [(Bytes, Bytes); 8] = [
         (Some(b"key"), Some(b"value")),
         (None, Some(b"no key")),
         (Some(b"tombstone"), None),

@@ -4,11 +4,16 @@ use std::env;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::SystemTime;
 
+use testkit::apache::Apache;
+use testkit::lab;
 use testkit::nuncio::{Nuncio, Setup};
+
+const APACHE_HEAP_MB: u32 = 512;
 
 /// Ours unless the environment names another one.
 pub(super) enum Subject {
     Nuncio(Box<Nuncio>),
+    Apache(Box<Apache>),
     Other(String),
 }
 
@@ -21,9 +26,45 @@ impl Subject {
         }
     }
 
+    /// Starts a broker that keeps its address when it is killed and started again.
+    #[track_caller]
+    pub(super) fn start_restartable() -> Option<Self> {
+        match env::var("NUNCIO_TEST_SUBJECT") {
+            Ok(name) => {
+                assert_eq!(name, "apache-kafka", "NUNCIO_TEST_SUBJECT");
+                let apache = lab::or_skip(Apache::start(APACHE_HEAP_MB))?;
+                Some(Self::Apache(Box::new(apache)))
+            }
+            Err(_) => {
+                let setup = Setup::new(env!("CARGO_BIN_EXE_nuncio")).restartable();
+                Some(Self::Nuncio(Box::new(setup.start())))
+            }
+        }
+    }
+
+    /// Ends it as a crash would.
+    pub(super) fn kill(&mut self) {
+        match self {
+            Self::Nuncio(nuncio) => nuncio.kill(),
+            Self::Apache(apache) => apache.kill(),
+            Self::Other(_) => panic!("only a broker of our own can be killed"),
+        }
+    }
+
+    /// Starts it again on its data.
+    #[track_caller]
+    pub(super) fn restart(&mut self) {
+        match self {
+            Self::Nuncio(nuncio) => nuncio.restart(),
+            Self::Apache(apache) => apache.restart(),
+            Self::Other(_) => panic!("only a broker of our own can be started"),
+        }
+    }
+
     pub(super) fn bootstrap(&self) -> String {
         match self {
             Self::Nuncio(nuncio) => nuncio.kafka().to_string(),
+            Self::Apache(apache) => apache.address().to_string(),
             Self::Other(bootstrap) => bootstrap.clone(),
         }
     }
@@ -31,6 +72,7 @@ impl Subject {
     pub(super) fn name(&self) -> &str {
         match self {
             Self::Nuncio(_) => "nuncio",
+            Self::Apache(_) => "Apache Kafka",
             Self::Other(bootstrap) => bootstrap,
         }
     }

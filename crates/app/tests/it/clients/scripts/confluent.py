@@ -14,8 +14,8 @@ LIMIT = 30
 def agent():
     admin = AdminClient({"bootstrap.servers": bootstrap})
 
-    def create(topic, partitions):
-        admin.create_topics([NewTopic(topic, partitions, 1)])[topic].result(LIMIT)
+    def create(topic, partitions, config=None):
+        admin.create_topics([NewTopic(topic, partitions, 1, config=config or {})])[topic].result(LIMIT)
 
     def delete(topic):
         admin.delete_topics([topic])[topic].result(LIMIT)
@@ -68,7 +68,14 @@ def agent():
             raise RuntimeError(f"{left} not delivered, {failed[:3]}")
         return {"placed": placed}
 
-    def consume(topic, count):
+    def ends(topic, partitions):
+        consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "none"})
+        asked = [TopicPartition(topic, partition) for partition in partitions]
+        found = [consumer.get_watermark_offsets(partition, timeout=LIMIT)[1] for partition in asked]
+        consumer.close()
+        return {"offsets": found}
+
+    def consume(topic, count, value_bytes_max=None):
         consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "none", "enable.auto.commit": False})
         partitions = consumer.list_topics(topic, timeout=LIMIT).topics[topic].partitions
         consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in partitions])
@@ -77,20 +84,63 @@ def agent():
             for message in consumer.consume(500, 0.2):
                 if message.error():
                     raise KafkaException(message.error())
-                records.append(told(*of(message)))
+                records.append(told(*of(message, value_bytes_max)))
         consumer.close()
         return {"records": records}
 
     serve({"create": create, "delete": delete, "topics": topics, "describe": describe, "groups": groups,
-           "group": group, "committed": committed, "produce": produce, "consume": consume})
+           "group": group, "committed": committed, "ends": ends, "produce": produce, "consume": consume})
 
 
-def of(message):
-    return (message.partition(), message.offset(), message.timestamp()[1], message.key(), message.value(),
+def of(message, value_bytes_max=None):
+    value = message.value()
+    value = value if value is None else value[:value_bytes_max]
+    return (message.partition(), message.offset(), message.timestamp()[1], message.key(), value,
             message.headers())
 
 
-def member(group, topic):
+def producer(topic, partitions, name):
+    """Produces `name-0`, `name-1`, ... round robin until stdin ends, and tells where each was put."""
+    failures = []
+    producer = Producer({
+        "bootstrap.servers": bootstrap,
+        "acks": "all",
+        "enable.idempotence": True,
+        "linger.ms": 5,
+        "queue.buffering.max.messages": 2000,
+        "message.timeout.ms": 0,  # it never gives up
+        "reconnect.backoff.max.ms": 500,
+        "error_cb": lambda error: failures.append(error) if error.fatal() else None,
+    })
+    acked = []
+
+    def delivered(number):
+        def told(error, message):
+            if error:
+                tell(event="failed", number=number, error=error.str())
+            else:
+                acked.append([number, message.partition(), message.offset()])
+        return told
+
+    ended, number = until_stdin_ends(), 0
+    while not ended.is_set() and not failures:
+        for _ in range(20):
+            value = f"{name}-{number}".encode().ljust(400, b".")
+            try:
+                producer.produce(topic, value, partition=number % int(partitions), on_delivery=delivered(number))
+            except BufferError:
+                break  # the broker is away
+            number += 1
+        producer.poll(0.01)
+        if acked:
+            tell(event="acked", places=acked)
+            acked.clear()
+    left = producer.flush(LIMIT)
+    tell(event="acked", places=acked)
+    tell(event="ended", sent=number, left=left, failures=[failure.str() for failure in failures])
+
+
+def member(group, topic, value_bytes_max=None):
     """Reads and commits until stdin ends; rides out everything that a restart of the broker brings."""
     consumer = Consumer({
         "bootstrap.servers": bootstrap,
@@ -117,7 +167,7 @@ def member(group, topic):
             if message.error():
                 tell(event="error", error=message.error().str())
                 continue
-            tell(event="record", **told(*of(message)))
+            tell(event="record", **told(*of(message, value_bytes_max and int(value_bytes_max))))
             positions[message.partition()] = message.offset() + 1
         if positions:
             asked = [TopicPartition(topic, partition, offset) for partition, offset in positions.items()]
@@ -133,7 +183,4 @@ def member(group, topic):
     tell(event="left")
 
 
-if mode == "agent":
-    agent()
-else:
-    member(*rest)
+{"agent": agent, "producer": producer, "member": member}[mode](*rest)
