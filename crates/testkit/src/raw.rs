@@ -52,6 +52,12 @@ impl Raw {
         }
     }
 
+    /// Sends all bytes, or returns false when the other side has closed.
+    #[must_use]
+    pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        self.stream.write_all(bytes.as_ref()).is_ok()
+    }
+
     /// Tells the other side that nothing more comes.
     pub fn finish(&mut self) {
         // An error says that the other side was faster.

@@ -1,4 +1,10 @@
 //! The gateway between real sockets: clients on one side, upstreams on the other.
 
 mod basics;
+mod failures;
+mod framing;
+mod http2;
+mod live;
 mod rig;
+mod streaming;
+mod upgrade;
