@@ -129,6 +129,7 @@ impl Drop for Ticket {
         if !self.complete && self.reason.is_empty() {
             self.reason = "client_closed";
             meters.aborted.inc();
+            self.connection.watch.abandon();
         }
         let Some(mut line) = self.line.take() else {
             return;

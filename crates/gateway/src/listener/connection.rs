@@ -191,6 +191,10 @@ where
             match why {
                 Expired::Stalled => return Poll::Ready(Ok(())),
                 Expired::Head => watch.expire_head(),
+                Expired::Wasteful => {
+                    (this.say_goodbye)(this.serving.as_mut());
+                    this.timer.goodbye = Some(Instant::now());
+                }
                 Expired::Idle => {
                     (this.say_goodbye)(this.serving.as_mut());
                     this.timer.goodbye = Some(Instant::now() + GOODBYE);

@@ -12,6 +12,8 @@ use super::Timeouts;
 use crate::refusal::Refusal;
 
 const NEVER: u64 = u64::MAX;
+/// Requests that a client may give up on one connection before its share of them counts.
+const ABANDONED_MAX: u64 = 200;
 
 /// What became of a request to upgrade.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +35,8 @@ pub(super) enum Expired {
     Head,
     /// The client takes no bytes, or does not close after the last one.
     Stalled,
+    /// The client gives up most of what it asks for.
+    Wasteful,
 }
 
 /// The state of one connection.
@@ -43,6 +47,8 @@ pub(crate) struct Watch {
     busy: AtomicU32,
     /// Requests that ended or began so far.
     requests: AtomicU64,
+    /// Those that the client gave up.
+    abandoned: AtomicU64,
     /// Milliseconds since `began`: when the last exchange ended, when the held head began, and so on.
     idle_since: AtomicU64,
     head_since: AtomicU64,
@@ -65,6 +71,7 @@ impl Watch {
             timeouts,
             busy: AtomicU32::new(0),
             requests: AtomicU64::new(0),
+            abandoned: AtomicU64::new(0),
             idle_since: AtomicU64::new(0),
             // A new connection owes its first head.
             head_since: AtomicU64::new(0),
@@ -98,6 +105,11 @@ impl Watch {
     pub(crate) fn end(&self, now: Instant) {
         self.busy.fetch_sub(1, Relaxed);
         self.idle_since.store(self.millis(now), Relaxed);
+    }
+
+    /// The client gave up on an exchange.
+    pub(crate) fn abandon(&self) {
+        self.abandoned.fetch_add(1, Relaxed);
     }
 
     /// Says what becomes of the connection after a request to upgrade.
@@ -182,6 +194,10 @@ impl Watch {
 
     /// Returns when the connection's time is over if nothing changes, and why.
     pub(super) fn due(&self) -> Option<(Instant, Expired)> {
+        let abandoned = self.abandoned.load(Relaxed);
+        if abandoned > ABANDONED_MAX && abandoned > self.requests.load(Relaxed) / 2 {
+            return Some((self.began, Expired::Wasteful));
+        }
         let Timeouts {
             head,
             idle,

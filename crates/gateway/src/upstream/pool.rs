@@ -154,7 +154,8 @@ impl Pool {
             .retain(|idle| !idle.sender.is_closed() && !worn(spec, idle.opened, idle.since, now));
         self.shared.retain(|shared| {
             let unused = shared.streams.load(Relaxed) == 0;
-            !shared.sender.is_closed() && !(unused && worn(spec, shared.opened, shared.since, now))
+            let over = unused && worn(spec, shared.opened, shared.since, now);
+            !shared.sender.is_closed() && !over
         });
     }
 }
