@@ -9,6 +9,7 @@ use kafka::{
             GroupMetadataKey, GroupMetadataValue, MemberMetadata, OffsetCommitKey,
             OffsetCommitValue,
         },
+        transaction_state::{TransactionLogKey, TransactionLogValue},
     },
     wire::DecodeError,
 };
@@ -142,4 +143,6 @@ fn stored_values_survive_in_every_version() {
     survive::<OffsetCommitValue>();
     survive::<GroupMetadataKey>();
     survive::<GroupMetadataValue>();
+    survive::<TransactionLogKey>();
+    survive::<TransactionLogValue>();
 }

@@ -19,7 +19,7 @@ fn each(mut hostile: impl FnMut(&cases::Case, i16, &Bytes, u64)) {
             .expect("a table");
         let Versions { first, last } = message.versions;
         for version in first..=last {
-            for seed in [3, 77] {
+            for seed in [3, 78] {
                 hostile(&case, version, &random::bytes(message, version, seed), seed);
             }
         }
@@ -44,8 +44,9 @@ fn every_cut_is_an_error() {
 
 #[test]
 fn huge_counts_anywhere_do_no_harm() {
-    each(|case, version, bytes, _| {
-        for at in 0..bytes.len().min(300) {
+    each(|case, version, bytes, seed| {
+        let bytes = bytes.slice(..bytes.len().min(200));
+        for at in (seed as usize % 2..bytes.len()).step_by(2) {
             for huge in [
                 &[0x7f, 0xff, 0xff, 0xff][..],
                 &[0xff, 0xff, 0xff, 0xff, 0x0f],
