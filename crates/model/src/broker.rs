@@ -36,7 +36,7 @@ pub struct Broker {
     pub default_partitions: u32,
 
     /// How long records are kept in topics that do not say it.
-    #[serde(default = "retention", with = "crate::units::duration")]
+    #[serde(default = "retention", with = "kit::human::as_duration")]
     #[schemars(with = "String")]
     pub default_retention: Duration,
 }

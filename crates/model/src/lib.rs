@@ -27,7 +27,7 @@ pub mod target;
 pub mod template;
 pub mod topic;
 mod tree;
-pub mod units;
+mod units;
 
 pub use broker::Broker;
 pub use config::Config;

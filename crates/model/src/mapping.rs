@@ -327,7 +327,7 @@ pub struct RetryPolicy {
 
     /// Limit of each single try, such as `250ms`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[serde(with = "crate::units::maybe_duration")]
+    #[serde(with = "kit::human::as_duration_option")]
     #[schemars(with = "Option<String>")]
     pub per_try_timeout: Option<std::time::Duration>,
 }

@@ -55,7 +55,7 @@ pub struct Publish {
     pub body_bytes_max: u64,
 
     /// How long the append may take, retries included, else 503 or 504.
-    #[serde(default = "timeout", with = "crate::units::duration")]
+    #[serde(default = "timeout", with = "kit::human::as_duration")]
     #[schemars(with = "String")]
     pub timeout: Duration,
 }

@@ -173,6 +173,11 @@ impl Finding {
 }
 
 impl Written {
+    /// Returns whether two objects say the same, wherever they stand.
+    pub fn says_the_same(&self, other: &Written) -> bool {
+        self.id == other.id && self.labels == other.labels && self.spec == other.spec
+    }
+
     /// Gives a finding its place in the text.
     pub(crate) fn problem(&self, finding: Finding) -> Problem {
         let place = self.node.deepest(&finding.path).place.clone();

@@ -49,12 +49,12 @@ pub struct Service {
     pub needs: Vec<String>,
 
     /// How long the service may take to become ready.
-    #[serde(default = "start_timeout", with = "crate::units::duration")]
+    #[serde(default = "start_timeout", with = "kit::human::as_duration")]
     #[schemars(with = "String")]
     pub start_timeout: Duration,
 
     /// How long the service may take to end after SIGTERM before it is killed.
-    #[serde(default = "stop_timeout", with = "crate::units::duration")]
+    #[serde(default = "stop_timeout", with = "kit::human::as_duration")]
     #[schemars(with = "String")]
     pub stop_timeout: Duration,
 }

@@ -42,14 +42,14 @@ pub(crate) fn shape<T: DeserializeOwned>(node: &Node, path: &str) -> Result<T, V
             Ok(_) => break,
             Err(fail) => fail,
         };
-        let Fail {
+        let Reason {
             what,
             hint,
             place,
             path,
             retry,
             silent,
-        } = fail;
+        } = *fail.0;
         if !silent {
             let place = place.unwrap_or_else(|| node.place.clone());
             found.push(Misshape {
@@ -128,7 +128,10 @@ impl fmt::Display for Path<'_> {
 
 /// Why a try failed, and what to leave out in the next one.
 #[derive(Debug)]
-struct Fail {
+struct Fail(Box<Reason>);
+
+#[derive(Debug)]
+struct Reason {
     what: String,
     hint: Option<String>,
     place: Option<Place>,
@@ -145,29 +148,29 @@ enum Retry {
 
 impl Fail {
     fn new(what: String, hint: Option<String>) -> Fail {
-        Fail {
+        Fail(Box::new(Reason {
             what,
             hint,
             place: None,
             path: None,
             retry: None,
             silent: false,
-        }
+        }))
     }
 
     /// Gives the failure its place, unless it has one.
     fn at(mut self, at: &At<'_, '_>) -> Fail {
-        if self.place.is_some() {
+        if self.0.place.is_some() {
             return self;
         }
-        self.place = Some(at.node.place.clone());
-        self.path = Some(at.path.to_string());
-        if let Some(Retry::With(id, field)) = &mut self.retry {
+        self.0.place = Some(at.node.place.clone());
+        self.0.path = Some(at.path.to_string());
+        if let Some(Retry::With(id, field)) = &mut self.0.retry {
             *id = address(at.node);
             // The field is there, but its value was taken out: that has been told.
-            self.silent = at.node.get(field).is_some();
+            self.0.silent = at.node.get(field).is_some();
         } else {
-            self.retry = Some(Retry::Without(address(at.node)));
+            self.0.retry = Some(Retry::Without(address(at.node)));
         }
         self
     }
@@ -179,7 +182,7 @@ fn address(node: &Node) -> usize {
 
 impl fmt::Display for Fail {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.what)
+        f.write_str(&self.0.what)
     }
 }
 
@@ -223,7 +226,7 @@ impl de::Error for Fail {
 
     fn missing_field(field: &'static str) -> Fail {
         let mut fail = Fail::new(format!("the field `{field}` is missing"), None);
-        fail.retry = Some(Retry::With(0, field));
+        fail.0.retry = Some(Retry::With(0, field));
         fail
     }
 }
@@ -565,7 +568,7 @@ impl<'de> MapAccess<'de> for Entries<'de, '_> {
             if let Some(fields) = self.fields {
                 if !fields.contains(&key.text.as_str()) {
                     let fail: Fail = de::Error::unknown_field(&key.text, fields);
-                    self.report(key, fail.what, fail.hint);
+                    self.report(key, fail.0.what, fail.0.hint);
                     continue;
                 }
                 if node.is_null() {
@@ -575,9 +578,9 @@ impl<'de> MapAccess<'de> for Entries<'de, '_> {
             self.value = Some((key, node));
             let text: StrDeserializer<'_, Fail> = key.text.as_str().into_deserializer();
             return seed.deserialize(text).map(Some).map_err(|mut fail| {
-                fail.place = Some(key.place.clone());
-                fail.path = Some(Path::Key(self.at.path, &key.text).to_string());
-                fail.retry = Some(Retry::Without(address(node)));
+                fail.0.place = Some(key.place.clone());
+                fail.0.path = Some(Path::Key(self.at.path, &key.text).to_string());
+                fail.0.retry = Some(Retry::Without(address(node)));
                 fail
             });
         }
@@ -615,8 +618,8 @@ impl<'de> Deserializer<'de> for Something {
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fail> {
         let mut fail = Fail::new(String::new(), None);
-        fail.silent = true;
-        fail.place = Some(Place {
+        fail.0.silent = true;
+        fail.0.place = Some(Place {
             line: 0,
             column: 0,
             span: 0..0,
@@ -664,9 +667,9 @@ impl<'de> Deserializer<'de> for Something {
         visitor
             .visit_map(de::value::MapDeserializer::new(empty))
             .map_err(|mut fail: Fail| {
-                fail.silent = true;
-                fail.retry = None;
-                fail.place = Some(Place {
+                fail.0.silent = true;
+                fail.0.retry = None;
+                fail.0.place = Some(Place {
                     line: 0,
                     column: 0,
                     span: 0..0,

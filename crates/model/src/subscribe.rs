@@ -50,7 +50,7 @@ pub struct Subscribe {
     pub in_flight_max: u32,
 
     /// How long one try may take.
-    #[serde(default = "timeout", with = "crate::units::duration")]
+    #[serde(default = "timeout", with = "kit::human::as_duration")]
     #[schemars(with = "String")]
     pub timeout: Duration,
 
@@ -108,12 +108,12 @@ pub struct Retry {
     pub attempts_max: u32,
 
     /// Wait after the first failure; it doubles with each further one.
-    #[serde(default = "backoff_min", with = "crate::units::duration")]
+    #[serde(default = "backoff_min", with = "kit::human::as_duration")]
     #[schemars(with = "String")]
     pub backoff_min: Duration,
 
     /// Longest wait between two tries.
-    #[serde(default = "backoff_max", with = "crate::units::duration")]
+    #[serde(default = "backoff_max", with = "kit::human::as_duration")]
     #[schemars(with = "String")]
     pub backoff_max: Duration,
 }

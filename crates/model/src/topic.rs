@@ -24,7 +24,7 @@ pub struct Topic {
 
     /// How long records are kept; the broker's default, `7d`, when nothing is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[serde(with = "crate::units::maybe_duration")]
+    #[serde(with = "kit::human::as_duration_option")]
     #[schemars(with = "Option<String>")]
     pub retention: Option<Duration>,
 

@@ -225,9 +225,10 @@ fn pieces(text: &str) -> Vec<Piece<'_>> {
                 first_byte: at,
                 lines_before: number,
             };
+            content = false;
         }
         let blank = line.trim().is_empty() || line.starts_with(['#', '%']);
-        content = (content && !marker) || marker || !blank;
+        content |= marker || !blank;
         at += line.len();
     }
     piece.text = &text[piece.first_byte..];

@@ -214,8 +214,8 @@ publish:
             a.yaml:10:40: error: publish[6].key: `{cookie.x}` is unknown, use `{path.x}`, `{query.x}`, `{header.x}` or `{body.x}`
             a.yaml:11:40: error: publish[7].key: a `{` without its `}`; write `{{` for a plain one
             a.yaml:12:49: error: publish[8].key_required: `key_required` needs `key`
-            a.yaml:13:69: error: publish[9].body_bytes_max: `1 apple` is no size, write it as `64KiB`, `500MB` or `1GiB`
-            a.yaml:13:87: error: publish[9].timeout: `3` is no duration, write it as `250ms`, `30s`, `1h30m` or `7d`
+            a.yaml:13:69: error: publish[9].body_bytes_max: `1 apple` is not a size; write for example `1024`, `64KiB` or `1GB`
+            a.yaml:13:87: error: publish[9].timeout: `3` has no unit; write for example `3s` or `3ms`
             a.yaml:15:14: error: publish[11].route: the route `POST /h/{y}` is published already (by the one in a.yaml:14:5)
         "#]],
     );
@@ -265,13 +265,13 @@ services:
             a.yaml:4:23: error: topics.__consumer_offsets: `__consumer_offsets` is taken: names that start with `__` are the broker's own
             a.yaml:5:20: error: topics.a.partitions: a topic cannot have 0 partitions (use 1 to 10000)
             a.yaml:6:19: error: topics.b.retention: a retention of zero would drop every record at once (did you mean `1s`?)
-            a.yaml:7:19: error: topics.c.retention: `forever` is no duration, write it as `250ms`, `30s`, `1h30m` or `7d`
-            a.yaml:8:25: error: topics.d.retention_bytes: `1GiBB` is no size, write it as `64KiB`, `500MB` or `1GiB`
+            a.yaml:7:19: error: topics.c.retention: `forever` is not a duration; write for example `250ms`, `1m30s` or `7d`
+            a.yaml:8:25: error: topics.d.retention_bytes: `1GiBB` is not a size; write for example `1024`, `64KiB` or `1GB`
             a.yaml:8:41: error: topics.d.cleanup: unknown value `compacted` (did you mean `compact`?)
             a.yaml:10:11: error: services.Orders: `Orders` is no service name (use up to 63 lower-case letters, digits and `-`, as a DNS name needs)
             a.yaml:11:6: error: services.a: the service has neither `build` nor `run`, so it cannot be started (write `run: node src/app.js`)
             a.yaml:12:39: error: services.b.port: expected a whole number from 0 to 65535, found `70000`
-            a.yaml:12:61: error: services.b.start_timeout: `10` is no duration, write it as `250ms`, `30s`, `1h30m` or `7d`
+            a.yaml:12:61: error: services.b.start_timeout: `10` has no unit; write for example `10s` or `10ms`
         "#]],
     );
 }
