@@ -1,5 +1,6 @@
 //! The developer's commands. `cargo xtask --help` lists them all.
 
+mod bench;
 mod test;
 
 use clap::{Parser, Subcommand};
@@ -19,10 +20,15 @@ struct Arguments {
 enum Command {
     /// Everything that must hold before a change lands: format, lints, generated files, all tests, the shop.
     Test(test::Options),
+
+    /// Comparisons with Envoy on this machine.
+    #[command(subcommand)]
+    Bench(bench::Bench),
 }
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Test(options) => test::run(&options),
+        Command::Bench(bench) => bench::run(&bench),
     }
 }
