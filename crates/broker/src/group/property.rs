@@ -55,7 +55,8 @@ struct World {
     ids: Vec<String>,
     generations: Vec<i32>,
     waiting: BTreeSet<u64>,
-    owners: Vec<usize>,
+    /// Who asked with each ticket, and under which member id.
+    owners: Vec<(usize, String)>,
     stores: Vec<(super::terms::Snapshot, After)>,
     durable: Option<super::terms::Snapshot>,
     next: u64,
@@ -65,7 +66,7 @@ impl World {
     fn ticket(&mut self, client: usize) -> u64 {
         let ticket = self.next;
         self.next += 1;
-        self.owners.push(client);
+        self.owners.push((client, self.ids[client].clone()));
         self.waiting.insert(ticket);
         ticket
     }
@@ -180,7 +181,7 @@ impl World {
             match effect {
                 Effect::Joined(ticket, answer) => {
                     assert!(self.waiting.remove(&ticket), "answered twice");
-                    let client = self.owners[ticket as usize];
+                    let client = self.owners[ticket as usize].0;
                     match answer {
                         Ok(joined) => {
                             self.ids[client] = joined.member_id;
@@ -194,7 +195,7 @@ impl World {
                     if let Ok(synced) = answer
                         && !synced.assignment.is_empty()
                     {
-                        let id = &self.ids[self.owners[ticket as usize]];
+                        let (_, id) = &self.owners[ticket as usize];
                         assert_eq!(synced.assignment, id.as_bytes(), "somebody else's part");
                     }
                 }
