@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::body::Broken;
 use crate::listener::Connection;
+use crate::listener::watch::Handed;
 use crate::refusal::Refusal;
 use crate::snapshot::Route;
 
@@ -25,6 +26,7 @@ pub(crate) struct Ticket {
     complete: bool,
     sent: u64,
     received: Option<Arc<AtomicU64>>,
+    handed: Option<Arc<Handed>>,
     upstream: Option<(SocketAddr, Duration)>,
     /// Kept only where access lines are written.
     line: Option<Box<Line>>,
@@ -42,6 +44,7 @@ impl Ticket {
             .access
             .enabled()
             .then(|| line(&connection, request));
+        let handed = connection.watch.stream();
         Box::new(Ticket {
             connection,
             began,
@@ -51,6 +54,7 @@ impl Ticket {
             complete: false,
             sent: 0,
             received: None,
+            handed,
             upstream: None,
             line,
         })
@@ -89,10 +93,23 @@ impl Ticket {
     /// The head of the answer is known.
     pub(crate) fn status(&mut self, status: StatusCode) {
         self.status = Some(status);
+        if let Some(handed) = &self.handed {
+            handed.out();
+        }
+    }
+
+    /// The next piece of the answer is asked for.
+    pub(crate) fn taken(&self) {
+        if let Some(handed) = &self.handed {
+            handed.taken();
+        }
     }
 
     pub(crate) fn sent(&mut self, bytes: usize) {
         self.sent += bytes as u64;
+        if let Some(handed) = &self.handed {
+            handed.out();
+        }
     }
 
     /// The answer breaks off.

@@ -232,6 +232,9 @@ impl Body for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let this = &mut *self;
+        if let Some(ticket) = &this.ticket {
+            ticket.taken();
+        }
         let frame = match &mut this.source {
             Answer::Bytes(bytes) => bytes.take().map(|bytes| Ok(Frame::data(bytes))),
             Answer::Upstream(body) => ready!(Pin::new(body).poll_frame(cx)),

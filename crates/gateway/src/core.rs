@@ -6,7 +6,7 @@ use std::thread;
 
 use tokio::runtime::{Builder, Handle};
 use tokio::time::{Instant, MissedTickBehavior, interval};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::{Shared, TIDY_EVERY};
@@ -16,7 +16,7 @@ pub(crate) struct Core {
     pub(crate) runtime: Handle,
     /// The connections from clients that it serves.
     pub(crate) connections: TaskTracker,
-    _stop: DropGuard,
+    stop: CancellationToken,
 }
 
 impl Core {
@@ -45,8 +45,21 @@ impl Core {
         Ok(Core {
             runtime: handle,
             connections: TaskTracker::new(),
-            _stop: stop.drop_guard(),
+            stop,
         })
+    }
+}
+
+impl Core {
+    /// Ends all its tasks.
+    pub(crate) fn end(&self) {
+        self.stop.cancel();
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 

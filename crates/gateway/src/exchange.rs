@@ -111,6 +111,9 @@ async fn serve(
     let (mut head, body) = request.into_parts();
     let headers = &mut head.headers;
     forward::strip_hop_by_hop(headers);
+    if head.version == Version::HTTP_2 {
+        forward::join_cookies(headers);
+    }
     headers.remove(header::EXPECT); // answered here, when the body is read
     let trusted = front.trusted_hops > 0;
     forward::identify(

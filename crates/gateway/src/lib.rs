@@ -53,6 +53,8 @@ pub struct Options {
 }
 
 /// A running gateway. Dropping it ends all connections at once; [`Gateway::shutdown`] is the polite way.
+///
+/// Tunnels end with the last request of a stop: nobody knows when they would end by themselves.
 pub struct Gateway {
     shared: Arc<Shared>,
     addresses: Vec<SocketAddr>,
@@ -142,16 +144,21 @@ impl Gateway {
         };
         let mut routes = BTreeSet::new();
         let mut wanted = BTreeMap::new();
-        for (address, listener) in wanted_listeners(config, &self.addresses) {
+        let listeners = wanted_listeners(config, &self.addresses);
+        let several = listeners.len() > 1;
+        for (address, listener) in listeners {
             let port = running
                 .listeners
                 .get(&address)
                 .map_or(address.port(), |l| l.address.port());
             let (front, problems) = Front::build(&mut parts, listener, port);
-            for problem in problems {
-                if !applied.problems.contains(&problem) {
-                    applied.problems.push(problem);
-                }
+            // Each listener finds the same problems again.
+            if several {
+                let new = |problem: &Problem| !applied.problems.contains(problem);
+                let new: Vec<Problem> = problems.into_iter().filter(new).collect();
+                applied.problems.extend(new);
+            } else {
+                applied.problems.extend(problems);
             }
             routes.extend(front.routes.iter().map(|route| route.name.clone()));
             let streams_max =
@@ -222,7 +229,7 @@ impl Gateway {
     }
 
     /// Stops to accept, lets requests finish for as long as the limit says, then ends. Returns whether all finished.
-    pub async fn shutdown(self) -> bool {
+    pub async fn shutdown(&self) -> bool {
         let drain = self.shared.limits.timeouts.drain;
         self.running().stop.cancel();
         let deadline = tokio::time::Instant::now() + drain;
@@ -237,6 +244,9 @@ impl Gateway {
             info!("drained");
         } else {
             warn!(after = ?drain, "connections still open, closing them");
+        }
+        for core in &self.cores {
+            core.end();
         }
         all
     }

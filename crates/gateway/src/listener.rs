@@ -108,6 +108,7 @@ impl Listener {
             return None;
         }
         let counted = self.front.load().trusted_hops == 0;
+        let peer = client(peer);
         let admitted = Admitted {
             listener: self.clone(),
             peer: counted.then_some(peer),
@@ -123,6 +124,17 @@ impl Listener {
             }
         }
         Some(admitted)
+    }
+}
+
+/// Returns what counts as one client: an IPv4 address, or the network of 64 bits that an IPv6 client has for itself.
+fn client(peer: IpAddr) -> IpAddr {
+    match peer.to_canonical() {
+        IpAddr::V4(peer) => IpAddr::V4(peer),
+        IpAddr::V6(peer) => {
+            let network = u128::from(peer) & !u128::from(u64::MAX);
+            IpAddr::V6(network.into())
+        }
     }
 }
 

@@ -40,9 +40,6 @@ pub enum Refusal {
     /// The method asks for a tunnel, and none is configured.
     #[error("CONNECT is not served")]
     Connect,
-    /// The HTTP/2 request names another host than its `host` header.
-    #[error("misdirected request")]
-    Misdirected,
     /// The upstream has no address.
     #[error("no healthy upstream")]
     NoUpstream,
@@ -64,12 +61,6 @@ pub enum Refusal {
     /// Too many requests or connections towards the upstream are under way.
     #[error("upstream overloaded")]
     Overloaded,
-    /// The listener has all the connections it may have.
-    #[error("too many connections")]
-    ConnectionsTooMany,
-    /// The gateway is stopping.
-    #[error("shutting down")]
-    Stopping,
 }
 
 /// What was wrong with a request's head.
@@ -127,11 +118,11 @@ impl Refusal {
             HeadTimeout | BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             NoRoute => StatusCode::NOT_FOUND,
             Connect => StatusCode::METHOD_NOT_ALLOWED,
-            Misdirected => StatusCode::MISDIRECTED_REQUEST,
             UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
             UpstreamProtocol => StatusCode::BAD_GATEWAY,
-            NoUpstream | ConnectFailed | ConnectTimeout | UpstreamReset | Overloaded
-            | ConnectionsTooMany | Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            NoUpstream | ConnectFailed | ConnectTimeout | UpstreamReset | Overloaded => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         }
     }
 
@@ -150,7 +141,6 @@ impl Refusal {
             BodyTimeout => "body_timeout",
             NoRoute => "no_route",
             Connect => "connect",
-            Misdirected => "misdirected",
             NoUpstream => "no_upstream",
             ConnectFailed => "connect_failed",
             ConnectTimeout => "connect_timeout",
@@ -158,8 +148,6 @@ impl Refusal {
             UpstreamProtocol => "upstream_protocol",
             UpstreamTimeout => "upstream_timeout",
             Overloaded => "overloaded",
-            ConnectionsTooMany => "connections_too_many",
-            Stopping => "stopping",
         }
     }
 
@@ -176,7 +164,6 @@ impl Refusal {
         "body_timeout",
         "no_route",
         "connect",
-        "misdirected",
         "no_upstream",
         "connect_failed",
         "connect_timeout",
@@ -184,8 +171,6 @@ impl Refusal {
         "upstream_protocol",
         "upstream_timeout",
         "overloaded",
-        "connections_too_many",
-        "stopping",
     ];
 
     /// Returns whether the connection must not carry another request.
@@ -200,7 +185,6 @@ impl Refusal {
                 | HeadTooLarge
                 | HeadTimeout
                 | BodyTimeout
-                | ConnectionsTooMany
         )
     }
 

@@ -22,6 +22,7 @@ use super::Connection;
 use super::gate::Gate;
 use super::watch::Expired;
 use crate::exchange::exchange;
+use crate::refusal::{Flaw, Refusal};
 
 /// What every HTTP/2 connection begins with.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -90,6 +91,13 @@ async fn http1(stream: TcpStream, first: Vec<u8>, connection: &Arc<Connection>) 
         |serving: Pin<&mut _>| http1::UpgradeableConnection::graceful_shutdown(serving);
     let serving = pin!(serving);
     if let Err(error) = watched(serving, say_goodbye, connection).await {
+        if error.is_parse() {
+            // What the gate lets through and hyper refuses all the same, with a 400 of its own.
+            connection
+                .shared
+                .meters
+                .refused(Refusal::Malformed(Flaw::RequestLine));
+        }
         debug!(%error, peer = %connection.peer, "connection ended");
     }
 }
@@ -190,6 +198,8 @@ where
             }
             match why {
                 Expired::Stalled => return Poll::Ready(Ok(())),
+                Expired::Look if watch.look() => return Poll::Ready(Ok(())),
+                Expired::Look => (),
                 Expired::Head => watch.expire_head(),
                 Expired::Wasteful => {
                     (this.say_goodbye)(this.serving.as_mut());

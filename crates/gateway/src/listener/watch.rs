@@ -2,7 +2,7 @@
 //! core, so that nothing here is ever contended.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -35,6 +35,8 @@ pub(super) enum Expired {
     Head,
     /// The client takes no bytes, or does not close after the last one.
     Stalled,
+    /// It is time to look at the streams.
+    Look,
     /// The client gives up most of what it asks for.
     Wasteful,
 }
@@ -59,6 +61,9 @@ pub(crate) struct Watch {
     /// Who waits for the decision.
     undecided: Mutex<Option<Waker>>,
     http2: AtomicBool,
+    /// HTTP/2 answers under way, and when they were last looked at.
+    streams: Mutex<Vec<Weak<Handed>>>,
+    looked: AtomicU64,
     /// The number of the request that stands in for a refused head.
     refused_at: AtomicU64,
     refusal: Mutex<Option<Refusal>>,
@@ -81,6 +86,8 @@ impl Watch {
             decision: AtomicU8::new(Decision::Open as u8),
             undecided: Mutex::new(None),
             http2: AtomicBool::new(false),
+            streams: Mutex::default(),
+            looked: AtomicU64::new(0),
             refused_at: AtomicU64::new(NEVER),
             refusal: Mutex::new(None),
         }
@@ -110,6 +117,36 @@ impl Watch {
     /// The client gave up on an exchange.
     pub(crate) fn abandon(&self) {
         self.abandoned.fetch_add(1, Relaxed);
+    }
+
+    /// Returns where an HTTP/2 answer notes whether the client takes it; HTTP/1.1 has the socket for that.
+    pub(crate) fn stream(&self) -> Option<Arc<Handed>> {
+        if !self.http2.load(Relaxed) {
+            return None;
+        }
+        let handed = Arc::new(Handed {
+            began: self.began,
+            since: AtomicU64::new(NEVER),
+        });
+        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        if streams.len() == streams.capacity() {
+            streams.retain(|stream| stream.strong_count() > 0);
+        }
+        streams.push(Arc::downgrade(&handed));
+        Some(handed)
+    }
+
+    /// Returns whether a stream's window has been closed for too long.
+    pub(super) fn look(&self) -> bool {
+        let now = self.millis(Instant::now());
+        self.looked.store(now, Relaxed);
+        let stall = self.timeouts.stall.as_millis() as u64;
+        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        streams.retain(|stream| stream.strong_count() > 0);
+        streams.iter().filter_map(Weak::upgrade).any(|handed| {
+            let since = handed.since.load(Relaxed);
+            since != NEVER && now.saturating_sub(since) >= stall
+        })
     }
 
     /// Says what becomes of the connection after a request to upgrade.
@@ -206,11 +243,8 @@ impl Watch {
             linger,
             ..
         } = self.timeouts;
-        let idle = if self.http2.load(Relaxed) {
-            idle_http2
-        } else {
-            idle
-        };
+        let http2 = self.http2.load(Relaxed);
+        let idle = if http2 { idle_http2 } else { idle };
         let at = |since: &AtomicU64, limit: Duration, why| match since.load(Relaxed) {
             NEVER => None,
             since => Some((self.began + Duration::from_millis(since) + limit, why)),
@@ -221,9 +255,29 @@ impl Watch {
             at(&self.stalled_since, stall, Expired::Stalled),
             at(&self.head_since, head, Expired::Head).filter(|_| !busy),
             at(&self.idle_since, idle, Expired::Idle).filter(|_| !busy),
+            at(&self.looked, stall / 4, Expired::Look).filter(|_| busy && http2),
         ]
         .into_iter()
         .flatten()
         .min_by_key(|(due, _)| *due)
+    }
+}
+
+/// Since when an answer's last piece waits to be taken by the client.
+pub(crate) struct Handed {
+    began: Instant,
+    since: AtomicU64,
+}
+
+impl Handed {
+    /// A piece is handed out.
+    pub(crate) fn out(&self) {
+        let since = Instant::now().saturating_duration_since(self.began);
+        self.since.store(since.as_millis() as u64, Relaxed);
+    }
+
+    /// The next one is asked for.
+    pub(crate) fn taken(&self) {
+        self.since.store(NEVER, Relaxed);
     }
 }

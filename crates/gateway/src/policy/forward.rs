@@ -56,6 +56,22 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// Joins the crumbs into which HTTP/2 may cut cookies (RFC 9113, 8.2.3).
+pub(crate) fn join_cookies(headers: &mut HeaderMap) {
+    let mut crumbs = headers.get_all(header::COOKIE).iter();
+    if crumbs.next().is_none() || crumbs.next().is_none() {
+        return;
+    }
+    let crumbs: Vec<&[u8]> = headers
+        .get_all(header::COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    if let Ok(whole) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
+        headers.insert(header::COOKIE, whole);
+    }
+}
+
 /// What is known about the client's side of a request.
 pub(crate) struct Client<'a> {
     /// The peer's address, as text.
@@ -179,6 +195,14 @@ mod tests {
         let mut map = headers("te: gzip, Trailers");
         strip_hop_by_hop(&mut map);
         assert_eq!(map[header::TE], "trailers");
+    }
+
+    #[test]
+    fn cookies_are_whole_again() {
+        let mut map = headers("cookie: a=b\ncookie: c=d");
+        join_cookies(&mut map);
+        let whole: Vec<_> = map.get_all("cookie").iter().collect();
+        assert_eq!(whole, ["a=b; c=d"]);
     }
 
     #[test]

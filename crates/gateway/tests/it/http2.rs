@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use gateway::listener::Limits;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody};
@@ -290,6 +291,51 @@ fn floods_of_resets_end_the_connection_and_harm_nobody_else() {
         honest.send("GET /x/ HTTP/1.1\r\nhost: a\r\n\r\n");
         assert_eq!(honest.take_response().status, 200);
     }
+}
+
+#[test]
+fn a_window_that_never_opens_ends_the_connection() {
+    let echo = Echo::start("echo");
+    let mut limits = Limits::default();
+    limits.timeouts.stall = Duration::from_millis(300);
+    let route = format!("routes: [{{ prefix: /x/, service: '{}' }}]", echo.address());
+    let rig = Rig::with(&route, limits, &[]);
+    let mut client = rig.connect();
+    // SETTINGS_INITIAL_WINDOW_SIZE is 0.
+    let settings = frame(4, 0, 0, &[0, 4, 0, 0, 0, 0]);
+    client.send([&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &settings].concat());
+    client.send(frame(1, 5, 1, b"\x82\x86\x04\x03/x/\x01\x04shop"));
+    client.take_to_end();
+    let active = "nuncio_requests_active{route=\"r0.default\"}";
+    testkit::wait::until("the end of the request", Duration::from_secs(5), || {
+        (rig.metric(active) == 0.0).then_some(())
+    });
+}
+
+#[test]
+fn a_stop_says_goaway_and_lets_streams_finish() {
+    let echo = Echo::start("echo");
+    let rig = Rig::start(&format!(
+        "routes: [{{ prefix: /x/, service: '{}' }}]",
+        echo.address()
+    ));
+    run(async {
+        let mut client = connect(rig.address).await;
+        let mut slow = get("/x/");
+        slow.headers_mut()
+            .insert("requested-backend-delay", HeaderValue::from_static("300"));
+        let active = "nuncio_requests_active{route=\"r0.default\"}";
+        let stop = async {
+            while rig.metric(active) < 1.0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            rig.gateway.shutdown().await
+        };
+        let (answer, drained) = tokio::join!(client.send_request(slow), stop);
+        assert_eq!(answer.expect("an answer").status(), StatusCode::OK);
+        assert!(drained);
+        assert!(client.ready().await.is_err(), "the connection has ended");
+    });
 }
 
 #[test]
