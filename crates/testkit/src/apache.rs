@@ -4,7 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -24,6 +24,7 @@ pub struct Apache {
     folder: TempDir,
     address: SocketAddr,
     process: Process,
+    ready_after: Duration,
 }
 
 impl Apache {
@@ -55,13 +56,16 @@ impl Apache {
             "the data could not be formatted\n{}",
             format.log()
         );
+        let begun = Instant::now();
         let process = launch(&class_path, heap_mb, folder.path());
+        let ready_after = begun.elapsed();
         Ok(Self {
             class_path,
             heap_mb,
             folder,
             address,
             process,
+            ready_after,
         })
     }
 
@@ -75,6 +79,11 @@ impl Apache {
         self.process.id()
     }
 
+    /// Returns how long its last start took until it was ready.
+    pub fn ready_after(&self) -> Duration {
+        self.ready_after
+    }
+
     /// Ends it as a crash would (SIGKILL).
     pub fn kill(&mut self) {
         self.process.kill();
@@ -84,7 +93,9 @@ impl Apache {
     #[track_caller]
     pub fn restart(&mut self) {
         self.process.kill();
+        let begun = Instant::now();
         self.process = launch(&self.class_path, self.heap_mb, self.folder.path());
+        self.ready_after = begun.elapsed();
     }
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -85,13 +85,16 @@ impl Setup {
             asked.kafka = Some(port::stable());
             asked.admin = Some(port::stable());
         }
+        let begun = Instant::now();
         let (process, addresses) = launch(&self, folder.path(), &asked);
+        let ready_after = begun.elapsed();
         Nuncio {
             setup: self,
             folder,
             asked,
             addresses,
             process,
+            ready_after,
         }
     }
 }
@@ -103,6 +106,7 @@ pub struct Nuncio {
     asked: Addresses,
     addresses: Addresses,
     process: Process,
+    ready_after: Duration,
 }
 
 /// None: not served (with `--role`), or when asked for: any.
@@ -147,6 +151,11 @@ impl Nuncio {
         self.process.id()
     }
 
+    /// Returns how long its last start took until it was ready.
+    pub fn ready_after(&self) -> Duration {
+        self.ready_after
+    }
+
     /// Returns the last lines of its output.
     pub fn log(&self) -> String {
         self.process.log()
@@ -173,7 +182,9 @@ impl Nuncio {
     #[track_caller]
     pub fn restart(&mut self) {
         self.process.kill();
+        let begun = Instant::now();
         let (process, addresses) = launch(&self.setup, self.folder.path(), &self.asked);
+        self.ready_after = begun.elapsed();
         self.process = process;
         self.addresses = addresses;
     }
