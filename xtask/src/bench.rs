@@ -1,5 +1,6 @@
 //! Comparisons with the incumbents on this machine. The method and the latest results are in `bench/README.md`.
 
+mod broker;
 mod contender;
 mod gateway;
 mod process;
@@ -10,10 +11,14 @@ use clap::Subcommand;
 pub(crate) enum Bench {
     /// CPU time for each request: Nuncio against Envoy, and 10,000 routes against one.
     Gateway(gateway::Options),
+
+    /// Throughput for each CPU second, latency, start and memory: Nuncio against Apache Kafka.
+    Broker(broker::Options),
 }
 
 pub(crate) fn run(bench: &Bench) -> anyhow::Result<()> {
     match bench {
         Bench::Gateway(options) => gateway::run(options),
+        Bench::Broker(options) => broker::run(options),
     }
 }

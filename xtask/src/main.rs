@@ -21,7 +21,7 @@ enum Command {
     /// Everything that must hold before a change lands: format, lints, generated files, all tests, the shop.
     Test(test::Options),
 
-    /// Comparisons with Envoy on this machine.
+    /// Comparisons with Envoy and Apache Kafka on this machine.
     #[command(subcommand)]
     Bench(bench::Bench),
 }

@@ -8,14 +8,14 @@ use anyhow::{Context, bail};
 
 /// What `cargo xtask test` may leave out.
 #[derive(clap::Args)]
-pub struct Options {
+pub(crate) struct Options {
     /// Only the Rust tests: no format check, no lints, no shop.
     #[arg(long)]
     quick: bool,
 }
 
 /// Runs every step in order and stops at the first that fails.
-pub fn run(options: &Options) -> anyhow::Result<()> {
+pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let started = Instant::now();
     if !options.quick {
         step("format", cargo(["fmt", "--all", "--check"]))?;

@@ -83,7 +83,10 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         Some(program) => program.clone(),
         None => built()?,
     };
-    let load = Load { python, script: root().join("bench/broker/load.py") };
+    let load = Load {
+        python,
+        script: root().join("bench/broker/load.py"),
+    };
     let mut lines = starts(options, &program)?;
     lines.extend(loads(options, &program, &load)?);
     print(&lines);
@@ -115,7 +118,10 @@ fn loads(options: &Options, program: &Path, load: &Load) -> anyhow::Result<Vec<L
     let records = options.records.to_string();
     let (rate, seconds) = (options.rate.to_string(), options.seconds.to_string());
     let mut lines = Vec::new();
-    for (name, durability) in [("on disk", Durability::Disk), ("page cache", Durability::Cache)] {
+    for (name, durability) in [
+        ("on disk", Durability::Disk),
+        ("page cache", Durability::Cache),
+    ] {
         let mut produce = Line::more(format!("produce, {name}"), "MB per CPU s");
         let mut produce_wall = Line::more(format!("produce, {name}"), "MB/s");
         let mut consume = Line::more(format!("consume, {name}"), "MB per CPU s");
@@ -130,8 +136,8 @@ fn loads(options: &Options, program: &Path, load: &Load) -> anyhow::Result<Vec<L
                 load.run(&["topic", &to, &topic, PARTITIONS, durability.flush()])?;
                 let acks = durability.acks();
                 let bytes = RECORD_BYTES.to_string();
-                let produced = broker
-                    .cost(|| load.run(&["produce", &to, &topic, acks, &records, &bytes]))?;
+                let produced =
+                    broker.cost(|| load.run(&["produce", &to, &topic, acks, &records, &bytes]))?;
                 let consumed = broker.cost(|| load.run(&["consume", &to, &topic, &records]))?;
                 let timed = load.run(&["latency", &to, &topic, acks, &rate, &seconds])?;
                 if turn == 0 {
@@ -146,7 +152,11 @@ fn loads(options: &Options, program: &Path, load: &Load) -> anyhow::Result<Vec<L
                     (&mut p99, number(&timed, "p99_ms")?),
                 ];
                 for (line, value) in pairs {
-                    let side = if at == 0 { &mut line.ours } else { &mut line.theirs };
+                    let side = if at == 0 {
+                        &mut line.ours
+                    } else {
+                        &mut line.theirs
+                    };
                     side.push(value);
                 }
             }
@@ -212,7 +222,9 @@ impl Broker {
         let path = format!("/proc/{}/stat", self.process_id());
         let text = fs::read_to_string(&path).with_context(|| format!("could not read {path}"))?;
         // The name in parentheses may have spaces; user and system time are 12th and 13th after it, in ticks.
-        let (_, fields) = text.rsplit_once(')').with_context(|| format!("{path} has no name"))?;
+        let (_, fields) = text
+            .rsplit_once(')')
+            .with_context(|| format!("{path} has no name"))?;
         let ticks = fields.split_whitespace().skip(11).take(2);
         let ticks: Result<Vec<f64>, _> = ticks.map(str::parse).collect();
         /// What Linux has told programs on every platform for decades, whatever the kernel's own clock.
@@ -226,7 +238,11 @@ impl Broker {
         let cpu = self.cpu_seconds()? - before;
         ensure!(cpu > 0.0, "the load was too short to be measured");
         let megabytes = number(&measured, "bytes")? / 1e6;
-        Ok(Cost { cpu, seconds: number(&measured, "seconds")?, megabytes })
+        Ok(Cost {
+            cpu,
+            seconds: number(&measured, "seconds")?,
+            megabytes,
+        })
     }
 }
 
@@ -258,7 +274,11 @@ impl Load {
         let output = command.arg(&self.script).args(arguments).output();
         let output = output.with_context(|| format!("could not start {command:?}"))?;
         let complaint = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "load.py {}: {complaint}", arguments.join(" "));
+        ensure!(
+            output.status.success(),
+            "load.py {}: {complaint}",
+            arguments.join(" ")
+        );
         serde_json::from_slice(&output.stdout).context("could not read what load.py printed")
     }
 }
@@ -266,11 +286,20 @@ impl Load {
 impl Line {
     fn less(what: impl Into<String>, unit: &'static str) -> Self {
         let (ours, theirs) = Default::default();
-        Self { what: what.into(), unit, more_is_better: false, ours, theirs }
+        Self {
+            what: what.into(),
+            unit,
+            more_is_better: false,
+            ours,
+            theirs,
+        }
     }
 
     fn more(what: impl Into<String>, unit: &'static str) -> Self {
-        Self { more_is_better: true, ..Self::less(what, unit) }
+        Self {
+            more_is_better: true,
+            ..Self::less(what, unit)
+        }
     }
 }
 
@@ -296,20 +325,32 @@ fn median(values: &[f64]) -> f64 {
 }
 
 fn number(value: &Value, name: &str) -> anyhow::Result<f64> {
-    value[name].as_f64().with_context(|| format!("load.py did not tell `{name}`"))
+    value[name]
+        .as_f64()
+        .with_context(|| format!("load.py did not tell `{name}`"))
 }
 
 /// Builds our program as users get it, and returns where it is.
 fn built() -> anyhow::Result<PathBuf> {
     let mut command = Command::new(env!("CARGO"));
-    let status = command.args(["build", "--release", "--package", "app"]).current_dir(root()).status();
-    ensure!(status.context("could not start cargo")?.success(), "the program could not be built");
+    let status = command
+        .args(["build", "--release", "--package", "app"])
+        .current_dir(root())
+        .status();
+    ensure!(
+        status.context("could not start cargo")?.success(),
+        "the program could not be built"
+    );
     let xtask = std::env::current_exe().context("could not find this program")?;
     let target = xtask.parent().and_then(Path::parent);
-    Ok(target.context("this program is not in a target folder")?.join("release/nuncio"))
+    Ok(target
+        .context("this program is not in a target folder")?
+        .join("release/nuncio"))
 }
 
 fn root() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.parent().expect("xtask is a folder of the workspace").to_owned()
+    here.parent()
+        .expect("xtask is a folder of the workspace")
+        .to_owned()
 }

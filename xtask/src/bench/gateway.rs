@@ -132,7 +132,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
             .map_or_else(|| contender::install_envoy(&target), Ok)?;
         contenders.push(Contender::Envoy(program));
     }
-    if ours {
+    if options.without.as_deref() != Some("nuncio") {
         let program = options
             .nuncio
             .clone()
