@@ -1,9 +1,13 @@
 //! Consumer groups: who is in them, who reads what, and how far everybody has come.
 //!
-//! The rules are in [`machine`], which is pure; [`terms`] are its inputs and effects.
+//! The rules are in [`machine`], which is pure; [`terms`] are its inputs and effects. The
+//! [`coordinator`] feeds it and carries out what it wants, the [`store`] makes that durable.
 
+pub(crate) mod coordinator;
 pub(crate) mod machine;
 pub(crate) mod member;
+pub(crate) mod schema;
+pub(crate) mod store;
 pub(crate) mod terms;
 
 #[cfg(test)]

@@ -1,4 +1,345 @@
-//! The event broker: connections, dispatch, groups, partitions, writers.
+//! The event broker: Kafka's protocol in front, a log on disk behind.
+//!
+//! ```text
+//! listener → connection → dispatch → api/* ┬ partition → writer → journal
+//!                             Broker::produce ┘     group/* ┘
+//! ```
+//! [`Broker`] is the handle that the rest of the house holds; clones are cheap.
 
-#[allow(dead_code)]
+use std::collections::BTreeMap;
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+mod api;
+mod chores;
+mod clock;
+mod connection;
+pub mod consume;
+mod core;
+mod dispatch;
+mod ensure;
+mod files;
 mod group;
+mod listener;
+mod metrics;
+mod node;
+mod partition;
+mod partitioner;
+pub mod produce;
+mod topic;
+pub mod view;
+mod writer;
+
+pub use crate::core::Limits;
+pub use crate::ensure::{Drift, EnsureError};
+
+use crate::core::Core;
+use crate::group::coordinator::Coordinator;
+use crate::group::store;
+use crate::group::terms::Rules;
+use crate::metrics::Metrics;
+use crate::node::Node;
+use crate::topic::OFFSETS_TOPIC;
+use crate::topic::config::{Base, Overrides};
+use crate::topic::registry::{self, NewTopic, Topics};
+use crate::writer::Writer;
+
+/// Partitions of the topic that holds groups and offsets: one node has one coordinator, and one
+/// partition gives all its changes one order and one flush.
+const OFFSETS_PARTITIONS: usize = 1;
+/// Old group state is deleted in files of this size.
+const OFFSETS_SEGMENT_BYTES: &str = "8388608";
+
+/// A host and a port that are told to clients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    /// A name or an IP address.
+    pub host: String,
+    /// A TCP port.
+    pub port: u16,
+}
+
+/// A text that is not `HOST:PORT`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not an address, write `HOST:PORT`")]
+pub struct NotAnAddress(String);
+
+impl FromStr for Address {
+    type Err = NotAnAddress;
+
+    fn from_str(text: &str) -> Result<Self, NotAnAddress> {
+        let split = text.rsplit_once(':');
+        let (host, port) = split.ok_or_else(|| NotAnAddress(text.to_owned()))?;
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        match port.parse() {
+            Ok(port) if !host.is_empty() => Ok(Address {
+                host: host.to_owned(),
+                port,
+            }),
+            _ => Err(NotAnAddress(text.to_owned())),
+        }
+    }
+}
+
+/// How a broker is opened.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where everything is kept; made when it is not there.
+    pub data_dir: PathBuf,
+    /// The address told to clients; `None` tells each client the address that it has used.
+    pub advertised: Option<Address>,
+    /// Where the broker counts.
+    pub metrics: observe::metrics::Metrics,
+    /// Whether asking for the metadata of a topic creates it (`auto.create.topics.enable`).
+    pub auto_create: bool,
+    /// Partitions of topics that do not say (`num.partitions`).
+    pub partitions_default: usize,
+    /// Settings of topics that do not say, under the names of topic settings (`retention.ms`, ...).
+    pub topic_defaults: BTreeMap<String, String>,
+    /// How long an empty group that is joined waits for more members. Kafka's default is 3 s; ours
+    /// is 0, because a first assignment without delay is worth more on one machine than a rebalance.
+    pub group_initial_rebalance_delay: Duration,
+    /// How long offsets are kept that nobody uses (`offsets.retention.minutes`).
+    pub offsets_retention: Duration,
+    /// How often old records are looked for (`log.retention.check.interval.ms`).
+    pub retention_check: Duration,
+    /// What the broker takes on at most.
+    pub limits: Limits,
+}
+
+impl Options {
+    /// Returns Kafka's defaults, but for the rebalance delay.
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            data_dir: data_dir.into(),
+            advertised: None,
+            metrics: observe::metrics::Metrics::default(),
+            auto_create: true,
+            partitions_default: 1,
+            topic_defaults: BTreeMap::new(),
+            group_initial_rebalance_delay: Duration::ZERO,
+            offsets_retention: Duration::from_hours(7 * 24),
+            retention_check: Duration::from_mins(5),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// Why a broker could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it open.
+    #[error("`{}` is in use by another broker", dir.display())]
+    InUse {
+        /// The data directory.
+        dir: PathBuf,
+    },
+    /// A default for topics is not a setting that exists, or not a value it can have.
+    #[error("topic default is not valid: {why}")]
+    Defaults {
+        /// What is wrong.
+        why: String,
+    },
+    /// The disk did not answer, or what it said makes no sense.
+    #[error("could not open the broker in `{}`", dir.display())]
+    Disk {
+        /// The data directory.
+        dir: PathBuf,
+        /// What went wrong.
+        source: io::Error,
+    },
+}
+
+/// An open broker.
+#[derive(Debug, Clone)]
+pub struct Broker {
+    core: Arc<Core>,
+    running: Arc<Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    stop: CancellationToken,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+    /// Rotates records without a key over the partitions.
+    turn: AtomicUsize,
+    /// Held for as long as the broker is open.
+    _lock: File,
+}
+
+impl Broker {
+    /// Opens the broker in its data directory, recovers what an unclean stop left behind, and starts
+    /// its chores on the current runtime.
+    pub async fn open(options: Options) -> Result<Self, OpenError> {
+        let dir = options.data_dir.clone();
+        let opening = spawn_blocking(move || open(options));
+        let opened = match opening.await {
+            Ok(opened) => opened?,
+            Err(error) => {
+                let source = io::Error::other(error);
+                return Err(OpenError::Disk { dir, source });
+            }
+        };
+        let Opened { core, lock, queue } = opened;
+        let core = Arc::new(core);
+        let stop = CancellationToken::new();
+        let offsets = core
+            .topics
+            .get(OFFSETS_TOPIC)
+            .and_then(|topic| topic.partition(0));
+        let mut tasks = Vec::new();
+        if let Some(offsets) = offsets {
+            let (groups, writer) = (core.groups.clone(), core.writer.clone());
+            tasks.push(tokio::spawn(store::run(
+                groups,
+                writer,
+                offsets,
+                queue,
+                stop.clone(),
+            )));
+        }
+        let (groups, ending) = (core.groups.clone(), stop.clone());
+        tasks.push(tokio::spawn(async move { groups.run_timer(ending).await }));
+        tasks.push(tokio::spawn(chores::run(core.clone(), stop.clone())));
+        info!(dir = %dir.display(), topics = core.topics.all().len(), "broker open");
+        let running = Running {
+            stop,
+            tasks: Mutex::new(tasks),
+            turn: AtomicUsize::new(0),
+            _lock: lock,
+        };
+        Ok(Self {
+            core,
+            running: Arc::new(running),
+        })
+    }
+
+    /// Serves Kafka clients until told to stop, then lets open requests finish.
+    ///
+    /// Several listeners may be served at a time.
+    pub async fn serve(&self, listener: TcpListener, stop: CancellationToken) {
+        listener::serve(self.core.clone(), listener, stop).await;
+    }
+
+    /// Flushes everything and closes the logs, so that the next start need not read them. Call it when
+    /// no listener is served any more; what is asked of the broker afterwards fails.
+    pub async fn close(&self) {
+        self.running.stop.cancel();
+        let tasks = std::mem::take(&mut *self.running.tasks.lock());
+        for task in tasks {
+            if let Err(error) = task.await {
+                error!(%error, "a chore of the broker failed");
+            }
+        }
+        let core = self.core.clone();
+        let closed = spawn_blocking(move || {
+            core.writer.stop();
+            for topic in core.topics.all() {
+                for partition in topic.partitions().iter() {
+                    if let Err(rejected) = partition.close() {
+                        error!(topic = %topic.name, partition = partition.index, %rejected, "could not close");
+                    }
+                }
+            }
+        });
+        match closed.await {
+            Ok(()) => info!("broker closed"),
+            Err(error) => error!(%error, "could not close the broker"),
+        }
+    }
+
+    fn turn(&self) -> usize {
+        self.running.turn.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+struct Opened {
+    core: Core,
+    lock: File,
+    queue: tokio::sync::mpsc::Receiver<store::Entry>,
+}
+
+fn open(options: Options) -> Result<Opened, OpenError> {
+    let dir = options.data_dir.clone();
+    let failed = |source| OpenError::Disk {
+        dir: dir.clone(),
+        source,
+    };
+    fs::create_dir_all(&dir).map_err(failed)?;
+    let lock = File::create(dir.join(".lock")).map_err(failed)?;
+    match lock.try_lock() {
+        Ok(()) => (),
+        Err(TryLockError::WouldBlock) => return Err(OpenError::InUse { dir }),
+        Err(TryLockError::Error(source)) => return Err(failed(source)),
+    }
+    let base = Base::new(options.topic_defaults).map_err(|invalid| OpenError::Defaults {
+        why: invalid.to_string(),
+    })?;
+    let node = Node::open(&dir).map_err(failed)?;
+    let topics = Topics::open(registry::Options {
+        data_dir: dir.clone(),
+        base,
+        epoch: node.epoch(),
+        partitions_max: options.limits.partitions_max,
+        metrics: options.metrics.clone(),
+    })
+    .map_err(failed)?;
+    let offsets = match topics.get(OFFSETS_TOPIC) {
+        Some(topic) => topic,
+        None => topics
+            .create(NewTopic {
+                name: OFFSETS_TOPIC.to_owned(),
+                partitions: OFFSETS_PARTITIONS,
+                overrides: Overrides::from([(
+                    "segment.bytes".into(),
+                    OFFSETS_SEGMENT_BYTES.into(),
+                )]),
+            })
+            .map_err(|error| failed(io::Error::other(error)))?,
+    };
+    let loaded = match offsets.partition(0) {
+        Some(partition) => {
+            store::load(&partition).map_err(|error| failed(io::Error::other(error)))?
+        }
+        None => store::Loaded::new(),
+    };
+    let metrics = Metrics::new(options.metrics);
+    let writer = Writer::start(metrics.flush_seconds.clone()).map_err(failed)?;
+    let rules = Rules {
+        initial_delay_ms: i64::try_from(options.group_initial_rebalance_delay.as_millis())
+            .unwrap_or(i64::MAX),
+        ..Rules::default()
+    };
+    let retention_ms = i64::try_from(options.offsets_retention.as_millis()).unwrap_or(i64::MAX);
+    let (groups, queue) = Coordinator::new(rules.clone(), retention_ms, loaded);
+    let permits = |bytes: usize| Arc::new(Semaphore::new(bytes.min(Semaphore::MAX_PERMITS)));
+    let core = Core {
+        request_memory: permits(options.limits.requests_bytes_max),
+        fetch_memory: permits(options.limits.fetches_bytes_max),
+        limits: options.limits,
+        advertised: options.advertised,
+        auto_create: options.auto_create,
+        partitions_default: options.partitions_default.max(1),
+        rules,
+        offsets_retention: options.offsets_retention,
+        retention_check: options.retention_check,
+        node,
+        topics,
+        writer: Arc::new(writer),
+        groups: Arc::new(groups),
+        metrics,
+    };
+    Ok(Opened { core, lock, queue })
+}

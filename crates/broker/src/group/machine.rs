@@ -118,6 +118,7 @@ impl Group {
         self.since_ms
     }
 
+    #[cfg(test)]
     pub(crate) fn generation(&self) -> i32 {
         self.generation
     }
@@ -130,6 +131,7 @@ impl Group {
         self.protocol.as_deref()
     }
 
+    #[cfg(test)]
     pub(crate) fn leader(&self) -> Option<&str> {
         self.leader.as_deref()
     }

@@ -1,0 +1,13 @@
+//! What each API does: a decoded request in, a response out. One file a family.
+
+pub(crate) mod commits;
+pub(crate) mod configs;
+pub(crate) mod fetch;
+pub(crate) mod groups;
+pub(crate) mod log_dirs;
+pub(crate) mod metadata;
+pub(crate) mod offsets;
+pub(crate) mod produce;
+pub(crate) mod producers;
+pub(crate) mod topics;
+pub(crate) mod versions;

@@ -1,0 +1,303 @@
+//! Fetch: stored batches, byte for byte; waits for more when there is too little.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use journal::ReadError;
+use kafka::error::ErrorCode;
+use kafka::messages::fetch::{
+    EpochEndOffset, FetchPartition, FetchRequest, FetchResponse, FetchableTopicResponse,
+    PartitionData,
+};
+use kafka::record::batches;
+use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio::time::{self, Instant};
+use tracing::error;
+
+use super::offsets::check_epoch;
+use crate::dispatch::Call;
+use crate::partition::Partition;
+use crate::topic::Topic;
+
+/// Longest wait for more records, whatever the client wants.
+const WAIT_MAX: Duration = Duration::from_secs(5 * 60);
+
+type Memory = Option<OwnedSemaphorePermit>;
+
+/// Answers with the memory that the records take until they are sent.
+pub(crate) async fn handle(call: &Call, request: FetchRequest) -> (FetchResponse, Memory) {
+    // We hand out no sessions: a client that asks for one gets id 0 and goes on without.
+    if request.session_id != 0 && request.session_epoch != -1 {
+        let refused = FetchResponse {
+            error_code: ErrorCode::FetchSessionIdNotFound.code(),
+            ..FetchResponse::default()
+        };
+        return (refused, None);
+    }
+    let wait = u64::try_from(request.max_wait_ms).unwrap_or(0);
+    let deadline = Instant::now() + Duration::from_millis(wait).min(WAIT_MAX);
+    let bytes_min = usize::try_from(request.min_bytes).unwrap_or(0);
+    let asked = Asked::new(call, request);
+
+    let answer = wait_for(call, &asked, wait, deadline, bytes_min).await;
+    asked.count(&answer.0);
+    answer
+}
+
+async fn wait_for(
+    call: &Call,
+    asked: &Asked,
+    wait: u64,
+    deadline: Instant,
+    bytes_min: usize,
+) -> (FetchResponse, Memory) {
+    let (response, memory, done) = asked.read(call).await;
+    if done || asked.is_empty() || response_bytes(&response) >= bytes_min || wait == 0 {
+        return (response, memory);
+    }
+    drop((response, memory));
+    let more = Arc::new(Notify::new());
+    loop {
+        asked.wait(&more);
+        let (response, memory, done) = asked.read(call).await;
+        if done || response_bytes(&response) >= bytes_min || Instant::now() >= deadline {
+            return (response, memory);
+        }
+        drop((response, memory));
+        tokio::select! {
+            () = more.notified() => (),
+            () = call.client.stop.cancelled() => return asked.read_now(call).await,
+            () = time::sleep_until(deadline) => return asked.read_now(call).await,
+        }
+    }
+}
+
+fn response_bytes(response: &FetchResponse) -> usize {
+    let partitions = response
+        .responses
+        .iter()
+        .flat_map(|topic| &topic.partitions);
+    partitions
+        .filter_map(|one| one.records.as_ref())
+        .map(|records| records.len())
+        .sum()
+}
+
+/// What is asked for, with everything looked up once.
+struct Asked {
+    topics: Vec<AskedTopic>,
+    bytes_max: usize,
+}
+
+struct AskedTopic {
+    topic: Option<Arc<Topic>>,
+    answer: FetchableTopicResponse,
+    partitions: Vec<(FetchPartition, Result<Arc<Partition>, ErrorCode>)>,
+}
+
+impl Asked {
+    fn new(call: &Call, request: FetchRequest) -> Self {
+        let core = call.core();
+        let by_id = call.version >= 13;
+        let topics = request.topics.into_iter().map(|asked| {
+            let (topic, missing) = match by_id {
+                true => (core.topics.by_id(asked.topic_id), ErrorCode::UnknownTopicId),
+                false => (
+                    core.topics.get(&asked.topic),
+                    ErrorCode::UnknownTopicOrPartition,
+                ),
+            };
+            let partitions = asked.partitions.into_iter().map(|partition| {
+                let found = match &topic {
+                    None => Err(missing),
+                    Some(topic) => topic
+                        .partition(partition.partition)
+                        .ok_or(ErrorCode::UnknownTopicOrPartition),
+                };
+                let epoch = check_epoch(call, partition.current_leader_epoch);
+                let found = found.and_then(|found| epoch.map(|()| found));
+                (partition, found)
+            });
+            AskedTopic {
+                partitions: partitions.collect(),
+                answer: FetchableTopicResponse {
+                    topic: asked.topic,
+                    topic_id: asked.topic_id,
+                    ..FetchableTopicResponse::default()
+                },
+                topic,
+            }
+        });
+        Self {
+            topics: topics.collect(),
+            bytes_max: usize::try_from(request.max_bytes)
+                .unwrap_or(0)
+                .min(core.limits.fetch_bytes_max),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.topics.iter().all(|topic| topic.partitions.is_empty())
+    }
+
+    fn partitions(&self) -> impl Iterator<Item = (&FetchPartition, &Arc<Partition>)> {
+        let all = self.topics.iter().flat_map(|topic| &topic.partitions);
+        all.filter_map(|(asked, found)| Some((asked, found.as_ref().ok()?)))
+    }
+
+    fn wait(&self, waiter: &Arc<Notify>) {
+        for (_, partition) in self.partitions() {
+            partition.wait(waiter);
+        }
+    }
+
+    /// The most that reading may take now: what there is, within what the client takes.
+    fn expected(&self) -> usize {
+        let mut expected: usize = 0;
+        for (asked, partition) in self.partitions() {
+            if partition.high_water() > asked.fetch_offset {
+                let most = usize::try_from(asked.partition_max_bytes).unwrap_or(0);
+                let there = usize::try_from(partition.size()).unwrap_or(usize::MAX);
+                expected = expected.saturating_add(most.min(there));
+            }
+        }
+        expected.min(self.bytes_max)
+    }
+
+    async fn read_now(&self, call: &Call) -> (FetchResponse, Memory) {
+        let (response, memory, _) = self.read(call).await;
+        (response, memory)
+    }
+
+    /// Reads once, within the memory for fetches; the flag says that something is wrong, so that
+    /// waiting is no use.
+    async fn read(&self, call: &Call) -> (FetchResponse, Memory, bool) {
+        let core = call.core();
+        let share = self.expected().min(core.limits.fetches_bytes_max);
+        let mut memory = match u32::try_from(share) {
+            Ok(0) | Err(_) => None,
+            Ok(share) => core
+                .fetch_memory
+                .clone()
+                .acquire_many_owned(share)
+                .await
+                .ok(),
+        };
+        let (response, failed) = self.read_all(call);
+        let used = response_bytes(&response);
+        if let Some(memory) = &mut memory {
+            let spare = memory.num_permits().saturating_sub(used);
+            drop(memory.split(spare));
+        }
+        (response, memory, failed)
+    }
+
+    fn read_all(&self, call: &Call) -> (FetchResponse, bool) {
+        let mut left = self.bytes_max;
+        let mut failed = false;
+        let mut empty = true;
+        let mut responses = Vec::with_capacity(self.topics.len());
+        for topic in &self.topics {
+            let mut answer = topic.answer.clone();
+            for (asked, found) in &topic.partitions {
+                let read = match found {
+                    Ok(partition) => read_one(call, partition, asked, left, empty),
+                    Err(code) => Err(*code),
+                };
+                let data = read.unwrap_or_else(|code| {
+                    failed = true;
+                    refused(asked, code)
+                });
+                failed |= data.diverging_epoch != EpochEndOffset::default();
+                let bytes = data.records.as_ref().map_or(0, |records| records.len());
+                left = left.saturating_sub(bytes);
+                empty &= bytes == 0;
+                answer.partitions.push(data);
+            }
+            responses.push(answer);
+        }
+        let response = FetchResponse {
+            responses,
+            ..FetchResponse::default()
+        };
+        (response, failed)
+    }
+
+    fn count(&self, response: &FetchResponse) {
+        for (asked, answer) in self.topics.iter().zip(&response.responses) {
+            let Some(topic) = &asked.topic else { continue };
+            for records in answer
+                .partitions
+                .iter()
+                .filter_map(|one| one.records.as_ref())
+            {
+                let count = batches(records)
+                    .flatten()
+                    .map(|batch| batch.record_count())
+                    .sum();
+                topic.counters.fetched(records.len(), count);
+            }
+        }
+    }
+}
+
+fn read_one(
+    call: &Call,
+    partition: &Partition,
+    asked: &FetchPartition,
+    left: usize,
+    min_one: bool,
+) -> Result<PartitionData, ErrorCode> {
+    if partition.is_gone() {
+        return Err(ErrorCode::UnknownTopicOrPartition);
+    }
+    let high_water = partition.high_water();
+    let mut data = PartitionData {
+        partition_index: asked.partition,
+        high_watermark: high_water,
+        last_stable_offset: high_water,
+        log_start_offset: partition.start(),
+        aborted_transactions: None,
+        records: Some(bytes::Bytes::new()),
+        ..PartitionData::default()
+    };
+    if asked.last_fetched_epoch >= 0 {
+        let (epoch, end_offset) = partition
+            .epoch_end(asked.last_fetched_epoch)
+            .ok_or(ErrorCode::OffsetOutOfRange)?;
+        if epoch < asked.last_fetched_epoch || end_offset < asked.fetch_offset {
+            data.diverging_epoch = EpochEndOffset { epoch, end_offset };
+            return Ok(data);
+        }
+    }
+    let most = usize::try_from(asked.partition_max_bytes)
+        .unwrap_or(0)
+        .min(left);
+    match partition.read(asked.fetch_offset, most, min_one) {
+        Ok(slice) => {
+            data.records = Some(slice.bytes);
+            Ok(data)
+        }
+        Err(ReadError::OutOfRange { .. }) => Err(ErrorCode::OffsetOutOfRange),
+        Err(ReadError::Damaged { from, to }) => {
+            error!(topic = %partition.topic, partition = partition.index, from, to,
+                client = %call.client_id, "records are damaged on disk; a client may go on after them");
+            Err(ErrorCode::CorruptMessage)
+        }
+        Err(ReadError::Disk(cause)) => {
+            error!(topic = %partition.topic, partition = partition.index, error = %cause, "could not read");
+            Err(ErrorCode::KafkaStorageError)
+        }
+    }
+}
+
+fn refused(asked: &FetchPartition, code: ErrorCode) -> PartitionData {
+    PartitionData {
+        partition_index: asked.partition,
+        error_code: code.code(),
+        high_watermark: -1,
+        aborted_transactions: None,
+        records: Some(bytes::Bytes::new()),
+        ..PartitionData::default()
+    }
+}

@@ -1,0 +1,283 @@
+//! Produce: records into partitions.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use journal::Appended;
+use journal::producer::Origin;
+use kafka::error::ErrorCode;
+use kafka::messages::produce::{
+    PartitionProduceData, PartitionProduceResponse, ProduceRequest, ProduceResponse,
+    TopicProduceData, TopicProduceResponse,
+};
+use kafka::record::{Error, TimestampType, check};
+use tokio::sync::oneshot;
+
+use crate::clock;
+use crate::dispatch::Call;
+use crate::partition::{Partition, Rejected};
+use crate::topic::Topic;
+use crate::writer::Append;
+
+/// Produce requests from this version on may carry zstd.
+const ZSTD_FROM: i16 = 7;
+
+/// A Produce request whose records are in the write path.
+pub(crate) struct Begun {
+    topics: Vec<BegunTopic>,
+}
+
+struct BegunTopic {
+    answer: TopicProduceResponse,
+    topic: Option<Arc<Topic>>,
+    partitions: Vec<BegunPartition>,
+}
+
+struct BegunPartition {
+    index: i32,
+    state: State,
+}
+
+enum State {
+    Refused(Refused),
+    Written {
+        partition: Arc<Partition>,
+        outcome: oneshot::Receiver<Result<Appended, Rejected>>,
+        bytes: usize,
+        records: i32,
+    },
+}
+
+struct Refused {
+    code: ErrorCode,
+    message: Option<String>,
+}
+
+impl From<ErrorCode> for Refused {
+    fn from(code: ErrorCode) -> Self {
+        Refused {
+            code,
+            message: None,
+        }
+    }
+}
+
+/// Checks the batches and puts them into the write path, in order, without waiting.
+pub(crate) fn begin(call: &Call, request: ProduceRequest) -> Begun {
+    let context = Context {
+        call,
+        acks: request.acks,
+        transactional: request.transactional_id.is_some(),
+    };
+    let topics = request
+        .topic_data
+        .into_iter()
+        .map(|topic| context.topic(topic))
+        .collect();
+    Begun { topics }
+}
+
+struct Context<'a> {
+    call: &'a Call,
+    acks: i16,
+    transactional: bool,
+}
+
+impl Context<'_> {
+    fn topic(&self, data: TopicProduceData) -> BegunTopic {
+        let topics = &self.call.core().topics;
+        let by_id = self.call.version >= 13;
+        let (topic, missing) = match by_id {
+            true => (topics.by_id(data.topic_id), ErrorCode::UnknownTopicId),
+            false => (topics.get(&data.name), ErrorCode::UnknownTopicOrPartition),
+        };
+        let partitions = data
+            .partition_data
+            .into_iter()
+            .map(|data| BegunPartition {
+                index: data.index,
+                state: match &topic {
+                    None => State::Refused(missing.into()),
+                    Some(topic) => self.partition(topic, data).unwrap_or_else(State::Refused),
+                },
+            })
+            .collect();
+        let answer = TopicProduceResponse {
+            name: data.name,
+            topic_id: data.topic_id,
+            ..TopicProduceResponse::default()
+        };
+        BegunTopic {
+            answer,
+            topic,
+            partitions,
+        }
+    }
+
+    fn partition(&self, topic: &Topic, data: PartitionProduceData) -> Result<State, Refused> {
+        if !(-1..=1).contains(&self.acks) {
+            return Err(ErrorCode::InvalidRequiredAcks.into());
+        }
+        if topic.is_internal() {
+            return Err(ErrorCode::InvalidTopicException.into());
+        }
+        let partition = topic
+            .partition(data.index)
+            .ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        let batches = data.records.unwrap_or_default();
+        let records = self.check(topic, &batches)?;
+        let (done, outcome) = oneshot::channel();
+        let bytes = batches.len();
+        self.call.core().writer.send(Append {
+            partition: partition.clone(),
+            batches,
+            origin: Origin::Client,
+            durable: self.acks == -1 || topic.settings().flush_each,
+            done,
+        });
+        Ok(State::Written {
+            partition,
+            outcome,
+            bytes,
+            records,
+        })
+    }
+
+    /// Checks the header and the checksum; what is inside of a batch is the consumers' business.
+    fn check(&self, topic: &Topic, bytes: &Bytes) -> Result<i32, Refused> {
+        let settings = topic.settings();
+        if bytes.len() > settings.max_message_bytes {
+            return Err(Refused {
+                code: ErrorCode::MessageTooLarge,
+                message: Some(format!(
+                    "the batch has {} bytes, the topic takes {}",
+                    bytes.len(),
+                    settings.max_message_bytes
+                )),
+            });
+        }
+        let batch =
+            check::produced(bytes, self.call.version >= ZSTD_FROM).map_err(|error| Refused {
+                code: error_of(&error),
+                message: Some(error.to_string()),
+            })?;
+        if batch.transactional() || self.transactional {
+            return Err(Refused {
+                code: ErrorCode::InvalidTxnState,
+                message: Some("transactions are not available".into()),
+            });
+        }
+        if !settings.append_time && batch.timestamp_type() == TimestampType::CreateTime {
+            let now = clock::now_ms();
+            let latest = now.saturating_add(settings.timestamp_after_max_ms);
+            let earliest = now.saturating_sub(settings.timestamp_before_max_ms);
+            let stamped = batch.max_timestamp();
+            if stamped > latest || (stamped >= 0 && stamped < earliest) {
+                return Err(Refused {
+                    code: ErrorCode::InvalidTimestamp,
+                    message: Some(format!(
+                        "timestamp {stamped} of the batch is not between {earliest} and {latest}"
+                    )),
+                });
+            }
+        }
+        Ok(batch.record_count())
+    }
+}
+
+impl Begun {
+    /// Waits until the records are where `acks` wants them.
+    pub(crate) async fn finish(self) -> ProduceResponse {
+        let mut responses = Vec::with_capacity(self.topics.len());
+        for BegunTopic {
+            mut answer,
+            topic,
+            partitions,
+        } in self.topics
+        {
+            for partition in partitions {
+                let told = finish_one(topic.as_deref(), partition).await;
+                answer.partition_responses.push(told);
+            }
+            responses.push(answer);
+        }
+        ProduceResponse {
+            responses,
+            ..ProduceResponse::default()
+        }
+    }
+}
+
+async fn finish_one(topic: Option<&Topic>, begun: BegunPartition) -> PartitionProduceResponse {
+    let refused = match begun.state {
+        State::Refused(refused) => refused,
+        State::Written {
+            partition,
+            outcome,
+            bytes,
+            records,
+        } => match outcome.await.unwrap_or(Err(Rejected::Gone)) {
+            Ok(appended) => {
+                if let Some(topic) = topic {
+                    topic.counters.produced(bytes, records);
+                }
+                return PartitionProduceResponse {
+                    index: begun.index,
+                    base_offset: appended.base_offset,
+                    log_append_time_ms: appended.append_time.unwrap_or(-1),
+                    log_start_offset: partition.start(),
+                    ..PartitionProduceResponse::default()
+                };
+            }
+            Err(rejected) => Refused {
+                code: code_of(&rejected),
+                message: Some(rejected.to_string()),
+            },
+        },
+    };
+    PartitionProduceResponse {
+        index: begun.index,
+        error_code: refused.code.code(),
+        error_message: refused.message,
+        base_offset: -1,
+        ..PartitionProduceResponse::default()
+    }
+}
+
+/// Returns the first error in a response, for clients that see no response.
+pub(crate) fn first_error(response: &ProduceResponse) -> Option<ErrorCode> {
+    let partitions = response
+        .responses
+        .iter()
+        .flat_map(|topic| &topic.partition_responses);
+    let code = partitions
+        .map(|one| one.error_code)
+        .find(|code| *code != 0)?;
+    Some(ErrorCode::from_code(code).unwrap_or(ErrorCode::UnknownServerError))
+}
+
+/// The whole mapping from what is wrong with a batch to Kafka's errors.
+fn error_of(error: &Error) -> ErrorCode {
+    match error {
+        Error::CutShort | Error::Length { .. } | Error::Checksum { .. } => {
+            ErrorCode::CorruptMessage
+        }
+        Error::UnknownCompression { .. } | Error::CompressionTooNew { .. } => {
+            ErrorCode::UnsupportedCompressionType
+        }
+        Error::OldMagic { .. } => ErrorCode::UnsupportedForMessageFormat,
+        _ => ErrorCode::InvalidRecord,
+    }
+}
+
+/// The whole mapping from what a partition rejects to Kafka's errors.
+fn code_of(rejected: &Rejected) -> ErrorCode {
+    match rejected {
+        Rejected::Invalid(_) => ErrorCode::InvalidRecord,
+        Rejected::TooLarge { .. } => ErrorCode::MessageTooLarge,
+        Rejected::OutOfOrder => ErrorCode::OutOfOrderSequenceNumber,
+        Rejected::InvalidEpoch => ErrorCode::InvalidProducerEpoch,
+        Rejected::Disk => ErrorCode::KafkaStorageError,
+        Rejected::Gone => ErrorCode::UnknownTopicOrPartition,
+    }
+}

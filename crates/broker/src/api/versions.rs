@@ -1,0 +1,103 @@
+//! ApiVersions: which APIs and which of their versions clients may use.
+//!
+//! A version stands here only when every path behind it is right. The upper bounds are those of
+//! Apache Kafka 4.2 but where they bring something that is not there yet (transactions, share groups).
+
+use std::ops::RangeInclusive;
+
+use kafka::error::ErrorCode;
+use kafka::messages::ApiKey;
+use kafka::messages::api_versions::{ApiVersion, ApiVersionsResponse};
+
+/// What we tell: key, lowest version, highest version, in the order of the keys.
+const OFFERED: &[(ApiKey, i16, i16)] = &[
+    // Versions 0 to 2 cannot be read; librdkafka turns compression off unless they are offered.
+    (ApiKey::Produce, 0, 13),
+    (ApiKey::Fetch, 4, 17),
+    (ApiKey::ListOffsets, 1, 10),
+    (ApiKey::Metadata, 0, 13),
+    (ApiKey::OffsetCommit, 2, 10),
+    (ApiKey::OffsetFetch, 1, 10),
+    (ApiKey::FindCoordinator, 0, 5),
+    (ApiKey::JoinGroup, 0, 9),
+    (ApiKey::Heartbeat, 0, 4),
+    (ApiKey::LeaveGroup, 0, 5),
+    (ApiKey::SyncGroup, 0, 5),
+    (ApiKey::DescribeGroups, 0, 6),
+    (ApiKey::ListGroups, 0, 5),
+    (ApiKey::ApiVersions, 0, 4),
+    (ApiKey::CreateTopics, 2, 7),
+    (ApiKey::DeleteTopics, 1, 6),
+    (ApiKey::DeleteRecords, 0, 2),
+    (ApiKey::InitProducerId, 0, 4),
+    (ApiKey::OffsetForLeaderEpoch, 2, 4),
+    (ApiKey::DescribeConfigs, 1, 4),
+    (ApiKey::AlterConfigs, 0, 2),
+    (ApiKey::DescribeLogDirs, 1, 4),
+    (ApiKey::CreatePartitions, 0, 3),
+    (ApiKey::DeleteGroups, 0, 2),
+    (ApiKey::IncrementalAlterConfigs, 0, 1),
+    (ApiKey::OffsetDelete, 0, 0),
+    (ApiKey::DescribeCluster, 0, 2),
+    (ApiKey::DescribeTopicPartitions, 0, 0),
+];
+
+/// Returns the versions of `api` that are answered, `None` when it is not offered at all.
+pub(crate) fn supported(api: ApiKey) -> Option<RangeInclusive<i16>> {
+    let (_, first, last) = OFFERED.iter().find(|(key, ..)| *key == api)?;
+    let readable = api.versions();
+    Some(*first.max(readable.start())..=*last.min(readable.end()))
+}
+
+/// Returns every API that is offered.
+pub(crate) fn apis() -> impl Iterator<Item = ApiKey> {
+    OFFERED.iter().map(|(api, ..)| *api)
+}
+
+/// The answer to a version that we know.
+pub(crate) fn answer() -> ApiVersionsResponse {
+    ApiVersionsResponse {
+        api_keys: OFFERED.iter().map(|offer| offered(*offer)).collect(),
+        ..ApiVersionsResponse::default()
+    }
+}
+
+/// The answer to a version that is too new: the client tries again with what is told here (KIP-511).
+pub(crate) fn too_new() -> ApiVersionsResponse {
+    ApiVersionsResponse {
+        error_code: ErrorCode::UnsupportedVersion.code(),
+        api_keys: OFFERED
+            .iter()
+            .filter(|(key, ..)| *key == ApiKey::ApiVersions)
+            .map(|offer| offered(*offer))
+            .collect(),
+        ..ApiVersionsResponse::default()
+    }
+}
+
+fn offered((api, min_version, max_version): (ApiKey, i16, i16)) -> ApiVersion {
+    ApiVersion {
+        api_key: api as i16,
+        min_version,
+        max_version,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_offered_can_be_read() {
+        for (api, first, last) in OFFERED {
+            let readable = api.versions();
+            assert!(readable.contains(last), "{} {last}", api.name());
+            assert!(
+                *first == 0 || readable.contains(first),
+                "{} {first}",
+                api.name()
+            );
+        }
+        assert!(OFFERED.is_sorted_by_key(|(api, ..)| *api as i16));
+    }
+}

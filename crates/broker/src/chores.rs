@@ -1,0 +1,109 @@
+//! What happens by itself: old records, segments and offsets go, and gauges are brought up to date.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::spawn_blocking;
+use tokio::time::{self, Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::clock;
+use crate::core::Core;
+
+/// How often gauges are brought up to date.
+const GAUGES: Duration = Duration::from_secs(5);
+
+/// Does the chores until told to stop.
+pub(crate) async fn run(core: Arc<Core>, stop: CancellationToken) {
+    let mut retention =
+        time::interval_at(Instant::now() + core.retention_check, core.retention_check);
+    retention.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut gauges = time::interval(GAUGES);
+    gauges.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut told = Told::default();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = retention.tick() => {
+                let all = core.clone();
+                if let Err(error) = spawn_blocking(move || retain(&all)).await {
+                    error!(%error, "could not look for old records");
+                }
+                if let Err(refusal) = core.groups.expire().await {
+                    warn!(%refusal, "could not remove old offsets");
+                }
+            }
+            _ = gauges.tick() => told.tell(&core),
+        }
+    }
+}
+
+/// Deletes what is older or larger than topics say.
+fn retain(core: &Core) {
+    let now = clock::now_ms();
+    for topic in core.topics.all() {
+        let settings = topic.settings();
+        for partition in topic.partitions().iter() {
+            match partition.retain(&settings, now) {
+                Ok(0) => (),
+                Ok(segments) => {
+                    info!(topic = %topic.name, partition = partition.index, segments, "old segments deleted");
+                }
+                Err(_) if partition.is_gone() => (),
+                Err(rejected) => {
+                    error!(topic = %topic.name, partition = partition.index, %rejected, "could not delete old segments");
+                }
+            }
+        }
+    }
+}
+
+/// Which groups were told of, so that those that are gone can be taken back.
+#[derive(Default)]
+struct Told {
+    groups: BTreeSet<String>,
+    lags: BTreeSet<(String, Arc<str>)>,
+}
+
+impl Told {
+    fn tell(&mut self, core: &Core) {
+        for topic in core.topics.all() {
+            let sizes = topic
+                .partitions()
+                .iter()
+                .map(|partition| partition.size())
+                .sum();
+            core.metrics.topic_size(&topic.name, sizes);
+        }
+        let mut groups = BTreeSet::new();
+        let mut lags = BTreeSet::new();
+        for group in core.groups.views() {
+            core.metrics.group_members(&group.id, group.members.len());
+            let mut by_topic: BTreeMap<Arc<str>, i64> = BTreeMap::new();
+            for ((topic, index), committed) in &group.offsets {
+                let found = core
+                    .topics
+                    .get(topic)
+                    .and_then(|topic| topic.partition(*index));
+                if let Some(partition) = found {
+                    let lag = (partition.high_water() - committed.offset).max(0);
+                    *by_topic.entry(topic.clone()).or_default() += lag;
+                }
+            }
+            for (topic, lag) in by_topic {
+                core.metrics.group_lag(&group.id, &topic, lag);
+                lags.insert((group.id.clone(), topic));
+            }
+            groups.insert(group.id);
+        }
+        for group in self.groups.difference(&groups) {
+            core.metrics.forget_group(group);
+        }
+        for (group, topic) in self.lags.difference(&lags) {
+            core.metrics.forget_lag(group, topic);
+        }
+        (self.groups, self.lags) = (groups, lags);
+    }
+}

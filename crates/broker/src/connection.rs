@@ -1,0 +1,203 @@
+//! One client's connection: frames come in, answers go out in the order of the requests.
+//!
+//! As in Kafka, a request begins when those before it are answered. Produce requests are the
+//! exception: they enter the write path as they arrive, in order, so that one flush serves many.
+
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use kafka::frame::{self, FrameError};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use crate::core::Core;
+use crate::dispatch::{self, Answer, Client, Failure};
+
+/// Room that is kept for reading.
+const READ_BYTES: usize = 64 * 1024;
+/// Most pieces of an answer that go to the socket in one call.
+const PIECES_MAX: usize = 64;
+
+/// How long a client may take to read an answer; the answer holds memory that others need.
+const SEND_MAX: Duration = Duration::from_secs(60);
+
+type Pending = Pin<Box<dyn Future<Output = Result<Answer, Failure>> + Send>>;
+
+/// Serves one connection until the client leaves, misbehaves, is idle for too long, or we stop.
+pub(crate) async fn serve(
+    core: Arc<Core>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    stop: CancellationToken,
+) {
+    core.metrics.connections.inc();
+    match converse(&core, stream, peer, stop).await {
+        Ok(()) => (),
+        Err(End::Io(error)) => debug!(%peer, %error, "connection broke"),
+        Err(End::Refused(failure)) => warn!(%peer, %failure, "closing the connection"),
+        Err(End::Frame(error)) => warn!(%peer, %error, "closing the connection"),
+        Err(End::Stalled) => warn!(%peer, after = ?SEND_MAX, "client does not read, closing"),
+        Err(End::Idle) => debug!(%peer, "closing an idle connection"),
+    }
+    core.metrics.connections.dec();
+}
+
+enum End {
+    Io(io::Error),
+    Frame(FrameError),
+    Refused(Failure),
+    Idle,
+    Stalled,
+}
+
+impl From<io::Error> for End {
+    fn from(error: io::Error) -> Self {
+        End::Io(error)
+    }
+}
+
+async fn converse(
+    core: &Arc<Core>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    stop: CancellationToken,
+) -> Result<(), End> {
+    stream.set_nodelay(true)?;
+    let client = Client::new(core.clone(), peer, stream.local_addr()?, stop.clone());
+    let (reader, mut writer) = stream.into_split();
+    let mut input = Input::new(core.clone(), reader);
+    let mut pending: VecDeque<Request> = VecDeque::new();
+    let mut open = true;
+    loop {
+        if !open && pending.is_empty() {
+            return Ok(());
+        }
+        let accepting = open && pending.len() < core.limits.requests_in_flight_max;
+        tokio::select! {
+            biased;
+            answer = front(&mut pending), if !pending.is_empty() => {
+                pending.pop_front();
+                let answer = answer.map_err(End::Refused)?;
+                match time::timeout(SEND_MAX, send(&mut writer, answer)).await {
+                    Ok(sent) => sent?,
+                    Err(_) => return Err(End::Stalled),
+                }
+            }
+            () = stop.cancelled(), if open => open = false,
+            frame = input.next(), if accepting => match frame? {
+                None => open = false,
+                Some((frame, memory)) => {
+                    let eager = pending.iter().all(|request| request.is_produce);
+                    let (is_produce, answer) = dispatch::begin(&client, frame, eager);
+                    pending.push_back(Request { answer, is_produce, _memory: memory });
+                }
+            },
+            () = time::sleep(core.limits.idle_max), if accepting && pending.is_empty() => {
+                return Err(End::Idle);
+            }
+        }
+    }
+}
+
+/// A request that is not answered yet.
+struct Request {
+    answer: Pending,
+    is_produce: bool,
+    /// The share of the memory for requests that this one holds.
+    _memory: OwnedSemaphorePermit,
+}
+
+async fn front(pending: &mut VecDeque<Request>) -> Result<Answer, Failure> {
+    poll_fn(|context| match pending.front_mut() {
+        Some(request) => request.answer.as_mut().poll(context),
+        None => std::task::Poll::Pending,
+    })
+    .await
+}
+
+/// What has arrived. Reading can be given up at any await and be resumed without loss.
+struct Input {
+    core: Arc<Core>,
+    reader: OwnedReadHalf,
+    received: BytesMut,
+    memory: Option<OwnedSemaphorePermit>,
+}
+
+impl Input {
+    fn new(core: Arc<Core>, reader: OwnedReadHalf) -> Self {
+        Self {
+            core,
+            reader,
+            received: BytesMut::new(),
+            memory: None,
+        }
+    }
+
+    /// Returns the next frame, or `None` when the client has closed its side.
+    async fn next(&mut self) -> Result<Option<(Bytes, OwnedSemaphorePermit)>, End> {
+        let limit = self.core.limits.request_bytes_max;
+        loop {
+            if let Some(length) = self.received.first_chunk()
+                && self.memory.is_none()
+            {
+                let length = usize::try_from(i32::from_be_bytes(*length)).unwrap_or(0);
+                let share = length
+                    .clamp(1, limit)
+                    .min(self.core.limits.requests_bytes_max);
+                let share = u32::try_from(share).unwrap_or(u32::MAX);
+                let permit = self
+                    .core
+                    .request_memory
+                    .clone()
+                    .acquire_many_owned(share)
+                    .await;
+                self.memory = permit.ok();
+            }
+            if let Some(frame) = frame::split(&mut self.received, limit).map_err(End::Frame)?
+                && let Some(memory) = self.memory.take()
+            {
+                return Ok(Some((frame, memory)));
+            }
+            self.received.reserve(READ_BYTES);
+            if self.reader.read_buf(&mut self.received).await? == 0 {
+                return Ok(None);
+            }
+        }
+    }
+}
+
+async fn send(writer: &mut OwnedWriteHalf, answer: Answer) -> io::Result<()> {
+    let mut pieces: VecDeque<Bytes> = answer.pieces.into();
+    pieces.retain(|piece| !piece.is_empty());
+    while !pieces.is_empty() {
+        let slices: Vec<io::IoSlice<'_>> = pieces
+            .iter()
+            .take(PIECES_MAX)
+            .map(|piece| io::IoSlice::new(piece))
+            .collect();
+        let mut written = writer.write_vectored(&slices).await?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        while let Some(piece) = pieces.front_mut() {
+            if piece.len() > written {
+                piece.advance(written);
+                break;
+            }
+            written -= piece.len();
+            pieces.pop_front();
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,207 @@
+//! What all connections share.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+
+use crate::Address;
+use crate::group::coordinator::Coordinator;
+use crate::metrics::Metrics;
+use crate::node::{NODE_ID, Node};
+use crate::topic::config::Kind;
+use crate::topic::registry::Topics;
+use crate::writer::Writer;
+
+/// What the broker takes on at most.
+///
+/// Every limit is a promise about memory: together they bound what clients can make us hold.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Connections at a time (`max.connections`).
+    pub connections_max: usize,
+    /// Requests of one connection that are not answered yet.
+    pub requests_in_flight_max: usize,
+    /// Size of one request (`socket.request.max.bytes`).
+    pub request_bytes_max: usize,
+    /// Size of all requests that are not answered yet (`queued.max.request.bytes`).
+    pub requests_bytes_max: usize,
+    /// Size of the records in one answer to a fetch (`fetch.max.bytes`).
+    pub fetch_bytes_max: usize,
+    /// Size of the records in all answers that are being sent.
+    pub fetches_bytes_max: usize,
+    /// Partitions of all topics: each holds files open.
+    pub partitions_max: usize,
+    /// How long a connection may be silent (`connections.max.idle.ms`).
+    pub idle_max: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_max: 10_000,
+            requests_in_flight_max: 64,
+            request_bytes_max: 100 << 20,
+            requests_bytes_max: 256 << 20,
+            fetch_bytes_max: 55 << 20,
+            fetches_bytes_max: 256 << 20,
+            partitions_max: 10_000,
+            idle_max: Duration::from_secs(600),
+        }
+    }
+}
+
+/// The broker, as its connections see it.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub limits: Limits,
+    pub advertised: Option<Address>,
+    pub auto_create: bool,
+    pub partitions_default: usize,
+    pub rules: crate::group::terms::Rules,
+    pub offsets_retention: Duration,
+    pub retention_check: Duration,
+    pub node: Node,
+    pub topics: Topics,
+    pub writer: Arc<Writer>,
+    pub groups: Arc<Coordinator>,
+    pub metrics: Metrics,
+    pub request_memory: Arc<Semaphore>,
+    pub fetch_memory: Arc<Semaphore>,
+}
+
+/// A setting of the broker itself, as DescribeConfigs tells it.
+pub(crate) struct Setting {
+    pub name: &'static str,
+    pub kind: Kind,
+    pub value: String,
+    pub default: &'static str,
+}
+
+impl Core {
+    /// Tells the broker's own settings under Kafka's names, with Kafka's defaults beside them.
+    pub(crate) fn settings(&self, reached: &Address) -> Vec<Setting> {
+        let setting = |name, kind, value: String, default| Setting {
+            name,
+            kind,
+            value,
+            default,
+        };
+        let listener = format!("PLAINTEXT://{}:{}", reached.host, reached.port);
+        let (limits, rules) = (&self.limits, &self.rules);
+        let minutes = self.offsets_retention.as_secs() / 60;
+        vec![
+            setting("advertised.listeners", Kind::List, listener.clone(), ""),
+            setting(
+                "auto.create.topics.enable",
+                Kind::Boolean,
+                self.auto_create.to_string(),
+                "true",
+            ),
+            setting("broker.id", Kind::Int, NODE_ID.to_string(), "-1"),
+            setting("broker.rack", Kind::String, String::new(), ""),
+            setting(
+                "connections.max.idle.ms",
+                Kind::Long,
+                limits.idle_max.as_millis().to_string(),
+                "600000",
+            ),
+            setting("default.replication.factor", Kind::Int, "1".into(), "1"),
+            setting("delete.topic.enable", Kind::Boolean, "true".into(), "true"),
+            setting(
+                "fetch.max.bytes",
+                Kind::Int,
+                limits.fetch_bytes_max.to_string(),
+                "57671680",
+            ),
+            setting(
+                "group.initial.rebalance.delay.ms",
+                Kind::Int,
+                rules.initial_delay_ms.to_string(),
+                "3000",
+            ),
+            setting(
+                "group.max.session.timeout.ms",
+                Kind::Int,
+                rules.session_timeout_max_ms.to_string(),
+                "1800000",
+            ),
+            setting(
+                "group.max.size",
+                Kind::Int,
+                rules.members_max.to_string(),
+                "2147483647",
+            ),
+            setting(
+                "group.min.session.timeout.ms",
+                Kind::Int,
+                rules.session_timeout_min_ms.to_string(),
+                "6000",
+            ),
+            setting("listeners", Kind::List, listener, "PLAINTEXT://:9092"),
+            setting(
+                "log.dir",
+                Kind::String,
+                self.topics.data_dir().display().to_string(),
+                "/tmp/kafka-logs",
+            ),
+            setting(
+                "log.dirs",
+                Kind::List,
+                self.topics.data_dir().display().to_string(),
+                "",
+            ),
+            setting(
+                "log.retention.check.interval.ms",
+                Kind::Long,
+                self.retention_check.as_millis().to_string(),
+                "300000",
+            ),
+            setting(
+                "max.connections",
+                Kind::Int,
+                limits.connections_max.to_string(),
+                "2147483647",
+            ),
+            setting("node.id", Kind::Int, NODE_ID.to_string(), "-1"),
+            setting(
+                "num.partitions",
+                Kind::Int,
+                self.partitions_default.to_string(),
+                "1",
+            ),
+            setting(
+                "offset.metadata.max.bytes",
+                Kind::Int,
+                "4096".into(),
+                "4096",
+            ),
+            setting(
+                "offsets.retention.minutes",
+                Kind::Int,
+                minutes.to_string(),
+                "10080",
+            ),
+            setting("offsets.topic.num.partitions", Kind::Int, "1".into(), "50"),
+            setting(
+                "offsets.topic.replication.factor",
+                Kind::Short,
+                "1".into(),
+                "3",
+            ),
+            setting("process.roles", Kind::List, "broker,controller".into(), ""),
+            setting(
+                "queued.max.request.bytes",
+                Kind::Long,
+                limits.requests_bytes_max.to_string(),
+                "-1",
+            ),
+            setting(
+                "socket.request.max.bytes",
+                Kind::Int,
+                limits.request_bytes_max.to_string(),
+                "104857600",
+            ),
+        ]
+    }
+}

@@ -1,0 +1,269 @@
+//! From a frame to the API that answers it: one match.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use kafka::frame::{self, FrameError, RequestHeader};
+use kafka::messages::{ApiKey, Request};
+use kafka::wire::{DecodeError, EncodeError, Reader};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
+
+use crate::Address;
+use crate::api::{self, versions};
+use crate::core::Core;
+
+/// A client, as far as its connection tells.
+#[derive(Clone)]
+pub(crate) struct Client {
+    pub core: Arc<Core>,
+    pub peer: SocketAddr,
+    /// The address that this client reaches us under.
+    pub reached: Address,
+    /// Ends waits when the broker stops.
+    pub stop: CancellationToken,
+}
+
+impl Client {
+    pub(crate) fn new(
+        core: Arc<Core>,
+        peer: SocketAddr,
+        local: SocketAddr,
+        stop: CancellationToken,
+    ) -> Self {
+        let reached = core.advertised.clone().unwrap_or_else(|| Address {
+            host: local.ip().to_canonical().to_string(),
+            port: local.port(),
+        });
+        Self {
+            core,
+            peer,
+            reached,
+            stop,
+        }
+    }
+}
+
+/// One request's place in the conversation.
+#[derive(Clone)]
+pub(crate) struct Call {
+    pub client: Client,
+    pub version: i16,
+    pub client_id: String,
+    correlation_id: i32,
+}
+
+impl Call {
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.client.core
+    }
+}
+
+/// A whole answer, ready for the socket.
+#[derive(Debug, Default)]
+pub(crate) struct Answer {
+    /// Empty when the client wants none.
+    pub pieces: Vec<Bytes>,
+    /// The share of the memory for fetches that is held until the answer is sent.
+    pub _memory: Option<OwnedSemaphorePermit>,
+}
+
+/// Why a request has no answer; the connection ends.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error("not a request that can be read: {0}")]
+    Frame(#[from] FrameError),
+    #[error("not a request that can be read: {0}")]
+    Decode(#[from] DecodeError),
+    #[error("the answer cannot be written: {0}")]
+    Encode(#[from] EncodeError),
+    #[error("{} version {version} is not supported", api.name())]
+    Version { api: ApiKey, version: i16 },
+    #[error("{} is not supported", api.name())]
+    Api { api: ApiKey },
+    #[error("produce with acks=0 failed: {why}")]
+    Unacknowledged { why: &'static str },
+}
+
+type Answering = Pin<Box<dyn Future<Output = Result<Answer, Failure>> + Send>>;
+
+/// Begins a request and says whether it is a Produce request.
+///
+/// With `eager`, a Produce request has entered the write path when this returns; any other request
+/// begins when its answer is first polled.
+pub(crate) fn begin(client: &Client, frame: Bytes, eager: bool) -> (bool, Answering) {
+    match read(client, &frame) {
+        Err(failure) => (false, Box::pin(async { Err(failure) })),
+        Ok((ApiKey::Produce, call, at)) => {
+            let started = Instant::now();
+            if eager {
+                let begun = produce(&call, &frame, at);
+                (
+                    true,
+                    Box::pin(async move { timed(begun?.await, &call, ApiKey::Produce, started) }),
+                )
+            } else {
+                let answer = async move {
+                    let answer = produce(&call, &frame, at)?.await;
+                    timed(answer, &call, ApiKey::Produce, started)
+                };
+                (true, Box::pin(answer))
+            }
+        }
+        Ok((key, call, at)) => (
+            false,
+            Box::pin(async move {
+                let started = Instant::now();
+                let answer = Box::pin(route(key, &call, frame, at)).await;
+                timed(answer, &call, key, started)
+            }),
+        ),
+    }
+}
+
+fn timed(
+    answer: Result<Answer, Failure>,
+    call: &Call,
+    api: ApiKey,
+    started: Instant,
+) -> Result<Answer, Failure> {
+    call.core().metrics.request(api, started.elapsed());
+    answer
+}
+
+/// Reads the header; the body follows at the position that is returned.
+fn read(client: &Client, frame: &Bytes) -> Result<(ApiKey, Call, usize), Failure> {
+    let mut reader = Reader::new(frame);
+    let header = RequestHeader::decode(&mut reader)?;
+    let supported = versions::supported(header.api).ok_or(Failure::Api { api: header.api })?;
+    let call = Call {
+        client: client.clone(),
+        version: header.version,
+        client_id: header.client_id.unwrap_or_default(),
+        correlation_id: header.correlation_id,
+    };
+    if !supported.contains(&header.version) && header.api != ApiKey::ApiVersions {
+        return Err(Failure::Version {
+            api: header.api,
+            version: header.version,
+        });
+    }
+    Ok((header.api, call, reader.position()))
+}
+
+fn decode<R: Request>(call: &Call, frame: &Bytes, at: usize) -> Result<R, Failure> {
+    let body = frame.slice(at..);
+    Ok(R::decode(&mut Reader::new(&body), call.version)?)
+}
+
+/// Decodes a request, has it answered, and encodes the answer.
+async fn answer<R, F>(
+    call: &Call,
+    frame: Bytes,
+    at: usize,
+    handle: impl FnOnce(Call, R) -> F,
+) -> Result<Answer, Failure>
+where
+    R: Request,
+    F: Future<Output = R::Response>,
+{
+    let request = decode::<R>(call, &frame, at)?;
+    drop(frame);
+    let response = handle(call.clone(), request).await;
+    encode::<R>(call, &response)
+}
+
+fn encode<R: Request>(call: &Call, response: &R::Response) -> Result<Answer, Failure> {
+    let pieces = frame::encode_response::<R>(response, call.version, call.correlation_id)?;
+    Ok(Answer {
+        pieces,
+        _memory: None,
+    })
+}
+
+fn produce(
+    call: &Call,
+    frame: &Bytes,
+    at: usize,
+) -> Result<impl Future<Output = Result<Answer, Failure>> + Send + use<>, Failure> {
+    use kafka::messages::produce::ProduceRequest;
+    let request = decode::<ProduceRequest>(call, frame, at)?;
+    let answered = request.acks != 0;
+    let begun = api::produce::begin(call, request);
+    let call = call.clone();
+    Ok(async move {
+        let response = begun.finish().await;
+        if answered {
+            return encode::<ProduceRequest>(&call, &response);
+        }
+        match api::produce::first_error(&response) {
+            // A client that wants no answers learns of trouble by losing the connection, as in Kafka.
+            Some(error) => Err(Failure::Unacknowledged {
+                why: error.message(),
+            }),
+            None => Ok(Answer::default()),
+        }
+    })
+}
+
+async fn route(key: ApiKey, call: &Call, frame: Bytes, at: usize) -> Result<Answer, Failure> {
+    match key {
+        ApiKey::ApiVersions => api_versions(call, &frame, at),
+        ApiKey::Fetch => {
+            let request = decode(call, &frame, at)?;
+            drop(frame);
+            let (response, memory) = api::fetch::handle(call, request).await;
+            let answer = encode::<kafka::messages::fetch::FetchRequest>(call, &response)?;
+            Ok(Answer {
+                _memory: memory,
+                ..answer
+            })
+        }
+        ApiKey::Metadata => answer(call, frame, at, api::metadata::metadata).await,
+        ApiKey::DescribeCluster => answer(call, frame, at, api::metadata::cluster).await,
+        ApiKey::DescribeTopicPartitions => answer(call, frame, at, api::metadata::partitions).await,
+        ApiKey::ListOffsets => answer(call, frame, at, api::offsets::list).await,
+        ApiKey::OffsetForLeaderEpoch => answer(call, frame, at, api::offsets::epochs).await,
+        ApiKey::DeleteRecords => answer(call, frame, at, api::offsets::delete_records).await,
+        ApiKey::CreateTopics => answer(call, frame, at, api::topics::create).await,
+        ApiKey::DeleteTopics => answer(call, frame, at, api::topics::delete).await,
+        ApiKey::CreatePartitions => answer(call, frame, at, api::topics::grow).await,
+        ApiKey::DescribeConfigs => answer(call, frame, at, api::configs::describe).await,
+        ApiKey::AlterConfigs => answer(call, frame, at, api::configs::alter).await,
+        ApiKey::IncrementalAlterConfigs => answer(call, frame, at, api::configs::increment).await,
+        ApiKey::DescribeLogDirs => answer(call, frame, at, api::log_dirs::describe).await,
+        ApiKey::InitProducerId => answer(call, frame, at, api::producers::init).await,
+        ApiKey::FindCoordinator => answer(call, frame, at, api::groups::find).await,
+        ApiKey::JoinGroup => answer(call, frame, at, api::groups::join).await,
+        ApiKey::SyncGroup => answer(call, frame, at, api::groups::sync).await,
+        ApiKey::Heartbeat => answer(call, frame, at, api::groups::heartbeat).await,
+        ApiKey::LeaveGroup => answer(call, frame, at, api::groups::leave).await,
+        ApiKey::DescribeGroups => answer(call, frame, at, api::groups::describe).await,
+        ApiKey::ListGroups => answer(call, frame, at, api::groups::list).await,
+        ApiKey::DeleteGroups => answer(call, frame, at, api::groups::delete).await,
+        ApiKey::OffsetCommit => answer(call, frame, at, api::commits::commit).await,
+        ApiKey::OffsetFetch => answer(call, frame, at, api::commits::fetch).await,
+        ApiKey::OffsetDelete => answer(call, frame, at, api::commits::delete).await,
+        api => Err(Failure::Api { api }),
+    }
+}
+
+/// A version of ApiVersions that nobody knows is answered in the form of version 0.
+fn api_versions(call: &Call, frame: &Bytes, at: usize) -> Result<Answer, Failure> {
+    use kafka::messages::api_versions::ApiVersionsRequest;
+    let known =
+        versions::supported(ApiKey::ApiVersions).is_some_and(|known| known.contains(&call.version));
+    if known {
+        decode::<ApiVersionsRequest>(call, frame, at)?;
+        return encode::<ApiVersionsRequest>(call, &versions::answer());
+    }
+    let call = Call {
+        version: 0,
+        ..call.clone()
+    };
+    encode::<ApiVersionsRequest>(&call, &versions::too_new())
+}

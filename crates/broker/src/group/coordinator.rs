@@ -1,0 +1,674 @@
+//! Runs the groups: feeds requests and time into the machines and carries out their effects.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::machine::Group;
+use super::member::{Millis, Ticket};
+use super::schema::{Committed, Key};
+use super::store::{self, Entry, Records, Then};
+use super::terms::{After, Effect, Join, Joined, Refusal, Rules, Snapshot, State, Sync, Synced};
+use crate::clock;
+
+/// Most groups that are held.
+const GROUPS_MAX: usize = 100_000;
+/// Changes that wait to be written.
+const CHANGES_QUEUED_MAX: usize = 4096;
+/// The timer's longest sleep.
+const SLEEP_MAX: Duration = Duration::from_secs(60);
+
+type JoinAnswer = Result<Joined, (Refusal, String)>;
+type SyncAnswer = Result<Synced, Refusal>;
+/// A topic and the index of a partition.
+pub(crate) type Place = (Arc<str>, i32);
+
+/// A group with what belongs to it.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub group: Group,
+    /// Tells a group from one of the same name that was deleted before.
+    pub incarnation: u64,
+    /// The group as it is on disk.
+    pub stored: Option<Snapshot>,
+    pub offsets: BTreeMap<Place, Committed>,
+    /// Commits that are on their way to the disk.
+    pub committing: usize,
+}
+
+impl Held {
+    /// True when nothing would be lost without it.
+    fn is_empty(&self) -> bool {
+        self.group.is_idle()
+            && self.stored.is_none()
+            && self.offsets.is_empty()
+            && self.committing == 0
+    }
+}
+
+/// All groups, and the requests that wait for them.
+#[derive(Debug, Default)]
+pub(super) struct Groups {
+    pub held: HashMap<String, Held>,
+    joins: HashMap<Ticket, oneshot::Sender<JoinAnswer>>,
+    syncs: HashMap<Ticket, oneshot::Sender<SyncAnswer>>,
+    next: u64,
+    /// When the timer will look next.
+    looks_at: Millis,
+}
+
+impl Groups {
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+}
+
+/// What is told about a group.
+#[derive(Debug, Clone)]
+pub(crate) struct View {
+    pub id: String,
+    pub state: State,
+    pub protocol_type: String,
+    pub protocol: String,
+    pub members: Vec<super::member::Member>,
+    pub offsets: BTreeMap<Place, Committed>,
+}
+
+/// The group coordinator.
+#[derive(Debug)]
+pub(crate) struct Coordinator {
+    pub(super) groups: Mutex<Groups>,
+    rules: Rules,
+    offsets_retention_ms: Millis,
+    changes: mpsc::Sender<Entry>,
+    sooner: Notify,
+    started: (Instant, Millis),
+}
+
+impl Coordinator {
+    /// Takes up the groups that the log holds; the receiver belongs to [`store::run`].
+    pub(crate) fn new(
+        rules: Rules,
+        offsets_retention_ms: Millis,
+        loaded: store::Loaded,
+    ) -> (Self, mpsc::Receiver<Entry>) {
+        let (changes, queue) = mpsc::channel(CHANGES_QUEUED_MAX);
+        let now = clock::now_ms();
+        let mut groups = Groups::default();
+        for (id, (stored, offsets)) in loaded {
+            let group = match &stored {
+                Some(snapshot) => Group::restore(snapshot.clone(), now),
+                None => Group::new(now),
+            };
+            let incarnation = groups.number();
+            let held = Held {
+                group,
+                incarnation,
+                stored,
+                offsets,
+                committing: 0,
+            };
+            groups.held.insert(id, held);
+        }
+        let coordinator = Self {
+            groups: Mutex::new(groups),
+            rules,
+            offsets_retention_ms,
+            changes,
+            sooner: Notify::new(),
+            started: (Instant::now(), now),
+        };
+        (coordinator, queue)
+    }
+
+    /// Milliseconds since 1970 as of the start, from a clock that never jumps.
+    fn now(&self) -> Millis {
+        let (started, at) = self.started;
+        at + Millis::try_from(started.elapsed().as_millis()).unwrap_or(Millis::MAX / 2)
+    }
+
+    /// Takes part in the next generation; waits until it begins.
+    pub(crate) async fn join(&self, group_id: &str, mut join: Join) -> JoinAnswer {
+        let refuse = |refusal, id: &str| Err((refusal, id.to_owned()));
+        if group_id.is_empty() {
+            return refuse(Refusal::InvalidGroupId, &join.member_id);
+        }
+        let (answer, waiting) = oneshot::channel();
+        let member_id = join.member_id.clone();
+        {
+            let mut groups = self.groups.lock();
+            if !groups.held.contains_key(group_id) {
+                if !member_id.is_empty() {
+                    return refuse(Refusal::UnknownMember, &member_id);
+                }
+                if let Err(refusal) = self.create(&mut groups, group_id) {
+                    return refuse(refusal, &member_id);
+                }
+            }
+            join.ticket = groups.number();
+            groups.joins.insert(join.ticket, answer);
+            self.step(&mut groups, group_id, |group, now, out| {
+                group.join(now, join, &self.rules, out);
+            });
+        }
+        waiting
+            .await
+            .unwrap_or((refuse)(Refusal::UnknownMember, &member_id))
+    }
+
+    /// Asks for the assignment; waits until the leader has brought it and it is durable.
+    pub(crate) async fn sync(&self, group_id: &str, mut sync: Sync) -> SyncAnswer {
+        let (answer, waiting) = oneshot::channel();
+        {
+            let mut groups = self.groups.lock();
+            if !groups.held.contains_key(group_id) {
+                return Err(Refusal::UnknownMember);
+            }
+            sync.ticket = groups.number();
+            groups.syncs.insert(sync.ticket, answer);
+            self.step(&mut groups, group_id, |group, now, out| {
+                group.sync(now, sync, out)
+            });
+        }
+        waiting.await.unwrap_or(Err(Refusal::UnknownMember))
+    }
+
+    pub(crate) fn heartbeat(
+        &self,
+        group_id: &str,
+        member_id: &str,
+        instance_id: Option<&str>,
+        generation: i32,
+    ) -> Result<(), Refusal> {
+        let mut groups = self.groups.lock();
+        self.step(&mut groups, group_id, |group, now, _| {
+            group.heartbeat(now, member_id, instance_id, generation)
+        })
+        .unwrap_or(Err(Refusal::UnknownMember))
+    }
+
+    pub(crate) fn leave(
+        &self,
+        group_id: &str,
+        leavers: &[(String, Option<String>)],
+    ) -> Vec<Result<(), Refusal>> {
+        let mut groups = self.groups.lock();
+        self.step(&mut groups, group_id, |group, now, out| {
+            group.leave(now, leavers, &self.rules, out)
+        })
+        .unwrap_or_else(|| vec![Err(Refusal::UnknownMember); leavers.len()])
+    }
+
+    /// Notes how far a group has come; durable when this returns.
+    pub(crate) async fn commit(
+        &self,
+        group_id: &str,
+        member_id: &str,
+        instance_id: Option<&str>,
+        generation: i32,
+        offsets: Vec<(Place, Committed)>,
+    ) -> Result<(), Refusal> {
+        let room = self
+            .changes
+            .reserve()
+            .await
+            .map_err(|_| Refusal::NotStored)?;
+        let mut records = Records::new();
+        for ((topic, partition), committed) in &offsets {
+            let key = offset_key(group_id, topic, *partition);
+            records
+                .offset(&key, committed)
+                .map_err(|_| Refusal::NotStored)?;
+        }
+        let (done, durable) = oneshot::channel();
+        {
+            let mut groups = self.groups.lock();
+            if !groups.held.contains_key(group_id) {
+                if generation >= 0 {
+                    return Err(Refusal::IllegalGeneration);
+                }
+                if !member_id.is_empty() {
+                    return Err(Refusal::UnknownMember);
+                }
+                if offsets.is_empty() {
+                    return Ok(());
+                }
+                self.create(&mut groups, group_id)?;
+            }
+            let Some(held) = groups.held.get_mut(group_id) else {
+                return Err(Refusal::UnknownMember);
+            };
+            held.group
+                .may_commit(self.now(), member_id, instance_id, generation)?;
+            if offsets.is_empty() {
+                return Ok(());
+            }
+            held.committing += 1;
+            let then = Then::Commit {
+                group: group_id.to_owned(),
+                incarnation: held.incarnation,
+                offsets,
+                done,
+            };
+            room.send(Entry { records, then });
+        }
+        durable.await.unwrap_or(Err(Refusal::NotStored))
+    }
+
+    /// Returns what a group has committed; nothing for a group that does not exist.
+    pub(crate) fn offsets(&self, group_id: &str) -> BTreeMap<Place, Committed> {
+        let groups = self.groups.lock();
+        groups
+            .held
+            .get(group_id)
+            .map(|held| held.offsets.clone())
+            .unwrap_or_default()
+    }
+
+    /// Returns what a group has committed for one partition.
+    pub(crate) fn offset(&self, group_id: &str, topic: &str, partition: i32) -> Option<Committed> {
+        let groups = self.groups.lock();
+        let place = (Arc::from(topic), partition);
+        groups.held.get(group_id)?.offsets.get(&place).cloned()
+    }
+
+    /// Deletes a group without members, with all that it has committed.
+    pub(crate) async fn delete(&self, group_id: &str) -> Result<(), Refusal> {
+        let room = self
+            .changes
+            .reserve()
+            .await
+            .map_err(|_| Refusal::NotStored)?;
+        let (done, durable) = oneshot::channel();
+        {
+            let mut groups = self.groups.lock();
+            let held = groups.held.get(group_id).ok_or(Refusal::NotFound)?;
+            held.group.may_delete()?;
+            let places: Vec<Place> = held.offsets.keys().cloned().collect();
+            let records = tombstones(group_id, &places, true)?;
+            groups.held.remove(group_id);
+            room.send(Entry {
+                records,
+                then: Then::Done { done },
+            });
+        }
+        durable.await.unwrap_or(Err(Refusal::NotStored))
+    }
+
+    /// Forgets some of what a group has committed; refused for topics that its members read.
+    pub(crate) async fn delete_offsets(
+        &self,
+        group_id: &str,
+        places: Vec<Place>,
+    ) -> Result<Vec<Result<(), Refusal>>, Refusal> {
+        let room = self
+            .changes
+            .reserve()
+            .await
+            .map_err(|_| Refusal::NotStored)?;
+        let (done, durable) = oneshot::channel();
+        let results = {
+            let groups = self.groups.lock();
+            let held = groups.held.get(group_id).ok_or(Refusal::NotFound)?;
+            let subscribed = match held.group.state() {
+                State::Empty => Some(Vec::new()),
+                _ => subscribed(&held.group),
+            };
+            let subscribed = subscribed.ok_or(Refusal::NonEmpty)?;
+            let free = |place: &Place| !subscribed.iter().any(|topic| **topic == *place.0);
+            let results = places
+                .iter()
+                .map(|place| {
+                    if free(place) {
+                        Ok(())
+                    } else {
+                        Err(Refusal::Subscribed)
+                    }
+                })
+                .collect();
+            let places: Vec<Place> = places.iter().filter(|place| free(place)).cloned().collect();
+            let records = tombstones(group_id, &places, false)?;
+            if places.is_empty() {
+                return Ok(results);
+            }
+            let then = Then::Forget {
+                group: group_id.to_owned(),
+                incarnation: held.incarnation,
+                places,
+                done: Some(done),
+            };
+            room.send(Entry { records, then });
+            results
+        };
+        durable.await.unwrap_or(Err(Refusal::NotStored))?;
+        Ok(results)
+    }
+
+    /// Forgets what all groups have committed for a topic that is gone.
+    pub(crate) async fn forget_topic(&self, topic: &str) -> Result<(), Refusal> {
+        let ids: Vec<String> = {
+            let groups = self.groups.lock();
+            let reads = |held: &Held| held.offsets.keys().any(|place| &*place.0 == topic);
+            groups
+                .held
+                .iter()
+                .filter(|(_, held)| reads(held))
+                .map(|(id, _)| id.clone())
+                .collect()
+        };
+        for group_id in ids {
+            self.forget(&group_id, |place, _| &*place.0 == topic, false)
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Forgets offsets and groups that nobody has used for the retention time.
+    pub(crate) async fn expire(&self) -> Result<(), Refusal> {
+        let ids: Vec<String> = self.groups.lock().held.keys().cloned().collect();
+        let before = self.now() - self.offsets_retention_ms;
+        for group_id in ids {
+            let rule = {
+                let groups = self.groups.lock();
+                let Some(held) = groups.held.get(&group_id) else {
+                    continue;
+                };
+                expiry(&held.group, before)
+            };
+            let old = |place: &Place, committed: &Committed| match &rule {
+                Expiry::Never => false,
+                Expiry::All => true,
+                Expiry::Unused(kept) => {
+                    committed.at_ms <= before && !kept.iter().any(|topic| **topic == *place.0)
+                }
+            };
+            self.forget(&group_id, old, true).await?;
+        }
+        Ok(())
+    }
+
+    /// Forgets the offsets that `old` chooses, and with `whole` also a group that has nothing left.
+    async fn forget(
+        &self,
+        group_id: &str,
+        old: impl Fn(&Place, &Committed) -> bool,
+        whole: bool,
+    ) -> Result<(), Refusal> {
+        let room = self
+            .changes
+            .reserve()
+            .await
+            .map_err(|_| Refusal::NotStored)?;
+        let mut groups = self.groups.lock();
+        let Some(held) = groups.held.get(group_id) else {
+            return Ok(());
+        };
+        if held.committing > 0 {
+            return Ok(()); // what is being written would be hit by an older decision
+        }
+        let chosen = held
+            .offsets
+            .iter()
+            .filter(|(place, committed)| old(place, committed));
+        let places: Vec<Place> = chosen.map(|(place, _)| place.clone()).collect();
+        let left = held.offsets.len() - places.len();
+        let whole = whole && left == 0 && held.group.is_idle();
+        if places.is_empty() && !(whole && held.stored.is_some()) {
+            return Ok(());
+        }
+        let records = tombstones(group_id, &places, whole)?;
+        let incarnation = held.incarnation;
+        if whole {
+            groups.held.remove(group_id);
+        }
+        let then = Then::Forget {
+            group: group_id.to_owned(),
+            incarnation,
+            places,
+            done: None,
+        };
+        room.send(Entry { records, then });
+        Ok(())
+    }
+
+    pub(crate) fn view(&self, group_id: &str) -> Option<View> {
+        let groups = self.groups.lock();
+        groups.held.get(group_id).map(|held| view(group_id, held))
+    }
+
+    pub(crate) fn views(&self) -> Vec<View> {
+        let groups = self.groups.lock();
+        let mut views: Vec<View> = groups
+            .held
+            .iter()
+            .map(|(id, held)| view(id, held))
+            .collect();
+        views.sort_by(|left, right| left.id.cmp(&right.id));
+        views
+    }
+
+    /// Hears from the store that a snapshot is durable, or is not.
+    pub(super) fn stored(
+        &self,
+        groups: &mut Groups,
+        group_id: &str,
+        incarnation: u64,
+        (snapshot, after): (Snapshot, After),
+        durable: bool,
+    ) {
+        match groups.held.get_mut(group_id) {
+            Some(held) if held.incarnation == incarnation => {
+                if durable {
+                    held.stored = Some(snapshot);
+                }
+            }
+            _ => return, // deleted meanwhile; whoever waits finds its channel closed
+        }
+        self.step(groups, group_id, |group, now, out| {
+            group.stored(now, after, durable, &self.rules, out);
+        });
+    }
+
+    fn create(&self, groups: &mut Groups, group_id: &str) -> Result<(), Refusal> {
+        if groups.held.len() >= GROUPS_MAX {
+            warn!(limit = GROUPS_MAX, "too many groups, a new one is refused");
+            return Err(Refusal::NotStored);
+        }
+        let held = Held {
+            group: Group::new(self.now()),
+            incarnation: groups.number(),
+            stored: None,
+            offsets: BTreeMap::new(),
+            committing: 0,
+        };
+        groups.held.insert(group_id.to_owned(), held);
+        Ok(())
+    }
+
+    /// Takes one step of a group's machine and carries out what it wants; `None` without the group.
+    fn step<T>(
+        &self,
+        groups: &mut Groups,
+        group_id: &str,
+        step: impl FnOnce(&mut Group, Millis, &mut Vec<Effect>) -> T,
+    ) -> Option<T> {
+        let mut effects = Vec::new();
+        let held = groups.held.get_mut(group_id)?;
+        let result = step(&mut held.group, self.now(), &mut effects);
+        while !effects.is_empty() {
+            for effect in std::mem::take(&mut effects) {
+                self.carry_out(groups, group_id, effect, &mut effects);
+            }
+        }
+        let held = groups.held.get(group_id)?;
+        let wakes_at = held.group.wakes_at();
+        if held.is_empty() {
+            groups.held.remove(group_id);
+        }
+        if wakes_at.is_some_and(|at| at < groups.looks_at) {
+            self.sooner.notify_one();
+        }
+        Some(result)
+    }
+
+    fn carry_out(
+        &self,
+        groups: &mut Groups,
+        group_id: &str,
+        effect: Effect,
+        more: &mut Vec<Effect>,
+    ) {
+        match effect {
+            Effect::Joined(ticket, answer) => {
+                if let Some(waiting) = groups.joins.remove(&ticket) {
+                    _ = waiting.send(answer); // the client may have left
+                }
+            }
+            Effect::Synced(ticket, answer) => {
+                if let Some(waiting) = groups.syncs.remove(&ticket) {
+                    _ = waiting.send(answer); // the client may have left
+                }
+            }
+            Effect::Store(snapshot, after) => {
+                let Some(held) = groups.held.get_mut(group_id) else {
+                    return;
+                };
+                let key = Key::Group {
+                    group: group_id.to_owned(),
+                };
+                let mut records = Records::new();
+                let written = records.group(&key, &snapshot);
+                let then = Then::Store {
+                    group: group_id.to_owned(),
+                    incarnation: held.incarnation,
+                    stored: Box::new((snapshot, after.clone())),
+                };
+                let queued =
+                    written.is_ok() && self.changes.try_send(Entry { records, then }).is_ok();
+                if !queued {
+                    warn!(
+                        group = group_id,
+                        "the group's state could not be queued for writing"
+                    );
+                    held.group
+                        .stored(self.now(), after, false, &self.rules, more);
+                }
+            }
+        }
+    }
+
+    /// Lets time pass for all groups until told to stop.
+    pub(crate) async fn run_timer(&self, stop: CancellationToken) {
+        loop {
+            let wait = {
+                let mut groups = self.groups.lock();
+                let now = self.now();
+                let due: Vec<String> = groups
+                    .held
+                    .iter()
+                    .filter(|(_, held)| held.group.wakes_at().is_some_and(|at| at <= now))
+                    .map(|(id, _)| id.clone())
+                    .collect();
+                for id in due {
+                    self.step(&mut groups, &id, |group, now, out| {
+                        group.tick(now, &self.rules, out);
+                    });
+                }
+                let limit = now + Millis::try_from(SLEEP_MAX.as_millis()).unwrap_or(Millis::MAX);
+                let next = groups
+                    .held
+                    .values()
+                    .filter_map(|held| held.group.wakes_at())
+                    .min();
+                groups.looks_at = next.unwrap_or(limit).clamp(now + 1, limit);
+                Duration::from_millis((groups.looks_at - now).unsigned_abs())
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.sooner.notified() => (),
+                () = time::sleep(wait) => (),
+            }
+        }
+    }
+}
+
+/// What of a group's offsets may expire.
+enum Expiry {
+    Never,
+    All,
+    /// Those that are old, except of these topics.
+    Unused(Vec<String>),
+}
+
+fn expiry(group: &Group, before: Millis) -> Expiry {
+    match (group.state(), group.protocol_type()) {
+        (State::Empty, Some(_)) if group.since_ms() <= before => Expiry::All,
+        (State::Empty, Some(_)) => Expiry::Never,
+        (State::Empty, None) => Expiry::Unused(Vec::new()),
+        (State::Stable, Some("consumer")) => {
+            subscribed(group).map_or(Expiry::Never, Expiry::Unused)
+        }
+        _ => Expiry::Never,
+    }
+}
+
+/// Returns the topics that the members of a group of consumers read; `None` when that cannot be known.
+fn subscribed(group: &Group) -> Option<Vec<String>> {
+    use kafka::messages::Message;
+    use kafka::messages::consumer_protocol::ConsumerProtocolSubscription;
+    if group.protocol_type() != Some("consumer") {
+        return None;
+    }
+    let protocol = group.protocol()?;
+    let mut topics = Vec::new();
+    for member in group.members() {
+        let metadata = member.metadata(protocol);
+        topics.extend(
+            ConsumerProtocolSubscription::from_versioned(&metadata)
+                .ok()?
+                .topics,
+        );
+    }
+    Some(topics)
+}
+
+fn view(id: &str, held: &Held) -> View {
+    View {
+        id: id.to_owned(),
+        state: held.group.state(),
+        protocol_type: held.group.protocol_type().unwrap_or_default().to_owned(),
+        protocol: held.group.protocol().unwrap_or_default().to_owned(),
+        members: held.group.members().cloned().collect(),
+        offsets: held.offsets.clone(),
+    }
+}
+
+pub(super) fn offset_key(group: &str, topic: &str, partition: i32) -> Key {
+    Key::Offset {
+        group: group.to_owned(),
+        topic: topic.to_owned(),
+        partition,
+    }
+}
+
+fn tombstones(group_id: &str, places: &[Place], whole: bool) -> Result<Records, Refusal> {
+    let mut records = Records::new();
+    for (topic, partition) in places {
+        let key = offset_key(group_id, topic, *partition);
+        records.tombstone(&key).map_err(|_| Refusal::NotStored)?;
+    }
+    if whole {
+        let group = group_id.to_owned();
+        records
+            .tombstone(&Key::Group { group })
+            .map_err(|_| Refusal::NotStored)?;
+    }
+    Ok(records)
+}

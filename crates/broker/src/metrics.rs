@@ -1,0 +1,143 @@
+//! What is counted, with handles that are resolved once.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use kafka::messages::ApiKey;
+use observe::metrics::{self, Counter, Gauge, Histogram, SECONDS};
+
+use crate::api::versions;
+
+/// Metrics of the broker as a whole.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    registry: metrics::Metrics,
+    pub connections: Gauge,
+    pub flush_seconds: Histogram,
+    requests: HashMap<i16, Histogram>,
+}
+
+impl Metrics {
+    pub(crate) fn new(registry: metrics::Metrics) -> Self {
+        let request = |api: ApiKey| {
+            let histogram = registry.histogram(
+                "nuncio_broker_request_seconds",
+                "Time from a Kafka request's arrival to its answer",
+                &[("api", api.name())],
+                SECONDS,
+            );
+            (api as i16, histogram)
+        };
+        Self {
+            connections: registry.gauge(
+                "nuncio_broker_connections",
+                "Open connections of Kafka clients",
+                &[],
+            ),
+            flush_seconds: registry.histogram(
+                "nuncio_broker_flush_seconds",
+                "Time that one flush of a partition to disk took",
+                &[],
+                SECONDS,
+            ),
+            requests: versions::apis().map(request).collect(),
+            registry,
+        }
+    }
+
+    pub(crate) fn request(&self, api: ApiKey, took: Duration) {
+        if let Some(histogram) = self.requests.get(&(api as i16)) {
+            histogram.record(took);
+        }
+    }
+
+    /// Tells how large a topic is on disk.
+    pub(crate) fn topic_size(&self, topic: &str, bytes: u64) {
+        let gauge = self.registry.gauge(
+            "nuncio_topic_log_bytes",
+            "Size of a topic's partitions on disk",
+            &[("topic", topic)],
+        );
+        gauge.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn group_members(&self, group: &str, members: usize) {
+        let gauge = self.registry.gauge(
+            "nuncio_group_members",
+            "Members of a consumer group",
+            &[("group", group)],
+        );
+        gauge.set(i64::try_from(members).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn group_lag(&self, group: &str, topic: &str, records: i64) {
+        let gauge = self.registry.gauge(
+            "nuncio_group_lag_records",
+            "Records of a topic that a group has not committed yet",
+            &[("group", group), ("topic", topic)],
+        );
+        gauge.set(records);
+    }
+
+    pub(crate) fn forget_topic(&self, topic: &str) {
+        for name in [
+            PRODUCED_BYTES,
+            PRODUCED_RECORDS,
+            FETCHED_BYTES,
+            FETCHED_RECORDS,
+        ] {
+            self.registry.remove(name, &[("topic", topic)]);
+        }
+        self.registry
+            .remove("nuncio_topic_log_bytes", &[("topic", topic)]);
+    }
+
+    pub(crate) fn forget_lag(&self, group: &str, topic: &str) {
+        let labels = [("group", group), ("topic", topic)];
+        self.registry.remove("nuncio_group_lag_records", &labels);
+    }
+
+    pub(crate) fn forget_group(&self, group: &str) {
+        self.registry
+            .remove("nuncio_group_members", &[("group", group)]);
+    }
+}
+
+const PRODUCED_BYTES: &str = "nuncio_topic_produced_bytes";
+const PRODUCED_RECORDS: &str = "nuncio_topic_produced_records";
+const FETCHED_BYTES: &str = "nuncio_topic_fetched_bytes";
+const FETCHED_RECORDS: &str = "nuncio_topic_fetched_records";
+
+/// What is counted for one topic.
+#[derive(Debug)]
+pub(crate) struct Counters {
+    produced_bytes: Counter,
+    produced_records: Counter,
+    fetched_bytes: Counter,
+    fetched_records: Counter,
+}
+
+impl Counters {
+    pub(crate) fn new(registry: &metrics::Metrics, topic: &str) -> Self {
+        let counter = |name, help| registry.counter(name, help, &[("topic", topic)]);
+        Self {
+            produced_bytes: counter(PRODUCED_BYTES, "Bytes of batches appended to a topic"),
+            produced_records: counter(PRODUCED_RECORDS, "Records appended to a topic"),
+            fetched_bytes: counter(FETCHED_BYTES, "Bytes of batches read from a topic"),
+            fetched_records: counter(
+                FETCHED_RECORDS,
+                "Records in the batches that were read from a topic",
+            ),
+        }
+    }
+
+    pub(crate) fn produced(&self, bytes: usize, records: i32) {
+        self.produced_bytes.inc_by(bytes as u64);
+        self.produced_records.inc_by(records.unsigned_abs().into());
+    }
+
+    pub(crate) fn fetched(&self, bytes: usize, records: i32) {
+        self.fetched_bytes.inc_by(bytes as u64);
+        self.fetched_records.inc_by(records.unsigned_abs().into());
+    }
+}

@@ -1,0 +1,327 @@
+//! One partition: its log, how far it may be read, and who waits for more.
+//!
+//! ```text
+//! start ≤ high_water ≤ end
+//!
+//! start       the oldest record that is kept
+//! high_water  consumers see what is before: each record there is as durable as its producer asked for
+//! end         the offset of the next record
+//! ```
+
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Weak};
+
+use journal::producer::{Origin, Refusal};
+use journal::{
+    AppendError, Appended, Config, CutError, Found, Log, OpenError, ReadError, Reader, Retention,
+    Slice,
+};
+use kafka::record::TimestampType;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tracing::{error, info, warn};
+use uuid::Uuid;
+
+use crate::clock;
+use crate::topic::config::Settings;
+
+/// Waiting fetches above which those that gave up are cleared away.
+const WAITING_SWEEP: usize = 32;
+
+/// Why records were not appended.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Rejected {
+    #[error("{0}")]
+    Invalid(String),
+    #[error("the batch has {size} bytes, the topic takes {max}")]
+    TooLarge { size: usize, max: usize },
+    #[error("the producer's sequence number is out of order")]
+    OutOfOrder,
+    #[error("a newer instance of the producer has taken over")]
+    InvalidEpoch,
+    #[error("the disk refused")]
+    Disk,
+    #[error("the partition is gone")]
+    Gone,
+}
+
+impl From<AppendError> for Rejected {
+    fn from(error: AppendError) -> Self {
+        match error {
+            AppendError::Invalid(error) => Rejected::Invalid(error.to_string()),
+            AppendError::TooLarge { size, max } => Rejected::TooLarge { size, max },
+            AppendError::Producer(Refusal::OutOfOrderSequence { .. }) => Rejected::OutOfOrder,
+            AppendError::Producer(Refusal::InvalidEpoch { .. }) => Rejected::InvalidEpoch,
+            AppendError::Disk(_) | AppendError::Failed => Rejected::Disk,
+        }
+    }
+}
+
+/// One partition.
+#[derive(Debug)]
+pub(crate) struct Partition {
+    pub topic: Arc<str>,
+    pub index: i32,
+    reader: Reader,
+    writing: Mutex<Writing>,
+    high_water: AtomicI64,
+    gone: AtomicBool,
+    waiting: Mutex<Vec<Weak<Notify>>>,
+}
+
+#[derive(Debug)]
+struct Writing {
+    /// `None` once the partition is closed.
+    log: Option<Log>,
+    /// The first offset that must be flushed before it may be read.
+    unflushed_from: Option<i64>,
+    /// A flush is under way that `unflushed_from` does not tell of any more.
+    flushing: bool,
+}
+
+impl Partition {
+    /// Opens the partition in `folder` or makes it, and recovers what an unclean stop left behind.
+    pub(crate) fn open(
+        folder: &Path,
+        topic: Arc<str>,
+        topic_id: Uuid,
+        index: i32,
+        settings: &Settings,
+        epoch: i32,
+    ) -> io::Result<Self> {
+        let open = || {
+            Log::open(
+                folder,
+                Some(*topic_id.as_bytes()),
+                config(settings),
+                clock::now_ms(),
+            )
+        };
+        let (mut log, report) = match open() {
+            // A folder whose topic was never entered into the registry, because a kill came between.
+            Err(OpenError::OtherTopic { dir }) => {
+                warn!(folder = %dir.display(), "removing the folder of a topic that is no more");
+                std::fs::remove_dir_all(&dir)?;
+                open().map_err(io::Error::other)?
+            }
+            opened => opened.map_err(io::Error::other)?,
+        };
+        if report.torn_bytes > 0 {
+            info!(%topic, index, bytes = report.torn_bytes, "cut an unfinished write off the log");
+        }
+        for (from, to) in &report.damaged {
+            error!(%topic, index, from, to, "records are damaged on disk");
+        }
+        log.lead(epoch);
+        Ok(Self {
+            topic,
+            index,
+            reader: log.reader(),
+            high_water: AtomicI64::new(log.end_offset()),
+            writing: Mutex::new(Writing {
+                log: Some(log),
+                unflushed_from: None,
+                flushing: false,
+            }),
+            gone: AtomicBool::new(false),
+            waiting: Mutex::default(),
+        })
+    }
+
+    /// Appends batches whose checksums are checked. `durable` ones are shown when they are flushed,
+    /// others at once, unless they follow one that is not flushed yet. For the writer's thread only.
+    pub(crate) fn append(
+        &self,
+        batches: &[u8],
+        now: i64,
+        origin: Origin,
+        durable: bool,
+    ) -> Result<Appended, Rejected> {
+        let mut writing = self.writing.lock();
+        let log = writing.log.as_mut().ok_or(Rejected::Gone)?;
+        let appended = log.append(batches, now, origin).inspect_err(|error| {
+            if let AppendError::Disk(error) = error {
+                error!(%error, topic = %self.topic, index = self.index, "could not append");
+            }
+        })?;
+        let end = log.end_offset();
+        if appended.duplicate {
+            return Ok(appended);
+        }
+        if durable {
+            writing.unflushed_from.get_or_insert(appended.base_offset);
+        } else if writing.unflushed_from.is_none() && !writing.flushing {
+            self.show(end);
+        }
+        Ok(appended)
+    }
+
+    /// Puts on disk what was appended so far, and shows it. Appending goes on meanwhile.
+    pub(crate) fn flush(&self) -> Result<(), Rejected> {
+        let flush = {
+            let mut writing = self.writing.lock();
+            let log = writing.log.as_mut().ok_or(Rejected::Gone)?;
+            let flush = log.begin_flush()?;
+            writing.unflushed_from = None;
+            writing.flushing = true;
+            flush
+        };
+        let outcome = flush.as_ref().map(|flush| flush.run());
+        let mut writing = self.writing.lock();
+        writing.flushing = false;
+        let log = writing.log.as_mut().ok_or(Rejected::Gone)?;
+        if let (Some(flush), Some(outcome)) = (flush, outcome) {
+            log.end_flush(&flush, outcome).inspect_err(|error| {
+                error!(%error, topic = %self.topic, index = self.index, "could not flush, closed for writing");
+            })?;
+        }
+        let end = log.end_offset();
+        self.show(writing.unflushed_from.unwrap_or(end));
+        Ok(())
+    }
+
+    fn show(&self, up_to: i64) {
+        if self.high_water.fetch_max(up_to, Ordering::AcqRel) < up_to {
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        for waiting in self.waiting.lock().drain(..) {
+            if let Some(waiting) = waiting.upgrade() {
+                waiting.notify_one();
+            }
+        }
+    }
+
+    /// Has `waiter` notified once when more can be read, or the partition is gone.
+    pub(crate) fn wait(&self, waiter: &Arc<Notify>) {
+        let mut waiting = self.waiting.lock();
+        if waiting.len() >= WAITING_SWEEP && waiting.len().is_power_of_two() {
+            waiting.retain(|waiting| waiting.strong_count() > 0);
+        }
+        waiting.push(Arc::downgrade(waiter));
+    }
+
+    /// Returns whole batches from `offset` on, up to the high-water mark.
+    pub(crate) fn read(
+        &self,
+        offset: i64,
+        bytes_max: usize,
+        min_one: bool,
+    ) -> Result<Slice, ReadError> {
+        self.reader
+            .read(offset, bytes_max, min_one, self.high_water())
+    }
+
+    pub(crate) fn start(&self) -> i64 {
+        self.reader.start_offset()
+    }
+
+    pub(crate) fn high_water(&self) -> i64 {
+        self.high_water.load(Ordering::Acquire).max(self.start())
+    }
+
+    pub(crate) fn end(&self) -> i64 {
+        self.reader.end_offset()
+    }
+
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
+    }
+
+    /// Returns the bytes on disk.
+    pub(crate) fn size(&self) -> u64 {
+        self.reader.size()
+    }
+
+    /// Returns the first record at or after a time. Waits for the disk.
+    pub(crate) fn at_time(&self, timestamp: i64) -> Result<Option<Found>, ReadError> {
+        self.reader
+            .offset_for_timestamp(timestamp, self.high_water())
+    }
+
+    /// Returns the record with the latest timestamp. Waits for the disk.
+    pub(crate) fn latest(&self) -> Result<Option<Found>, ReadError> {
+        self.reader.latest_by_timestamp()
+    }
+
+    /// Returns the largest known epoch up to `epoch`, and where it ended.
+    pub(crate) fn epoch_end(&self, epoch: i32) -> Option<(i32, i64)> {
+        self.reader.epoch_end_offset(epoch)
+    }
+
+    /// Returns the leader epoch of the record at `offset`.
+    pub(crate) fn epoch_at(&self, offset: i64) -> Option<i32> {
+        self.reader.epoch_at(offset)
+    }
+
+    /// Removes all records before `offset`, which is at most the high-water mark. Waits for the disk.
+    pub(crate) fn delete_before(&self, offset: i64) -> Result<i64, CutError> {
+        let mut writing = self.writing.lock();
+        let end = self.high_water();
+        if offset > end {
+            return Err(CutError::OutOfRange { offset, end });
+        }
+        match writing.log.as_mut() {
+            Some(log) => log.delete_before(offset),
+            None => Err(CutError::Disk(io::ErrorKind::NotFound.into())),
+        }
+    }
+
+    /// Deletes old segments as the topic's settings say. Waits for the disk.
+    pub(crate) fn retain(&self, settings: &Settings, now: i64) -> Result<usize, Rejected> {
+        let retention = Retention {
+            age_ms: settings
+                .retention_ms
+                .and_then(|age| i64::try_from(age).ok()),
+            bytes: settings.retention_bytes,
+        };
+        let mut writing = self.writing.lock();
+        let log = writing.log.as_mut().ok_or(Rejected::Gone)?;
+        Ok(log.retain(now, &retention)?.len())
+    }
+
+    pub(crate) fn configure(&self, settings: &Settings) {
+        if let Some(log) = &mut self.writing.lock().log {
+            log.set_config(config(settings));
+        }
+    }
+
+    /// Flushes everything and takes no more, so that the next start need not read the log.
+    pub(crate) fn close(&self) -> Result<(), Rejected> {
+        let log = self.writing.lock().log.take();
+        match log {
+            Some(log) => Ok(log.close()?),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes no more, wakes whoever waits, and removes the folder.
+    pub(crate) fn remove(&self) -> io::Result<()> {
+        self.gone.store(true, Ordering::Release);
+        let log = self.writing.lock().log.take();
+        self.wake();
+        match log {
+            Some(log) => log.remove(),
+            None => Ok(()),
+        }
+    }
+}
+
+fn config(settings: &Settings) -> Config {
+    Config {
+        segment_bytes: settings.segment_bytes,
+        segment_ms: i64::try_from(settings.segment_ms).unwrap_or(i64::MAX),
+        index_interval_bytes: settings.index_interval_bytes,
+        message_bytes_max: u32::try_from(settings.max_message_bytes).unwrap_or(u32::MAX),
+        timestamps: if settings.append_time {
+            TimestampType::LogAppendTime
+        } else {
+            TimestampType::CreateTime
+        },
+        ..Config::default()
+    }
+}
