@@ -19,6 +19,7 @@ pub mod problem;
 pub mod publish;
 pub mod read;
 pub mod render;
+pub mod schema;
 pub mod service;
 mod shape;
 pub mod subscribe;

@@ -137,6 +137,7 @@ pub(crate) enum Spec {
     EndpointSlice(kubernetes::Endpoints),
 }
 
+pub(crate) use ambassador::OWN_VERSION;
 pub(crate) use kubernetes::assemble;
 
 /// Something that a check found, by the path inside the object's spec.

@@ -105,12 +105,25 @@ fn excerpt<'a>(
     if problem.origin.line == 0 {
         return None;
     }
-    let start = text.floor_char_boundary(problem.span.start.min(text.len()));
+    let start = match problem.span.is_empty() {
+        // Only the line is known, or the problem is a point.
+        true => start_of(problem.origin.line, text)?,
+        false => problem.span.start,
+    };
+    let start = text.floor_char_boundary(start.min(text.len()));
     let line_start = text[..start].rfind('\n').map_or(0, |at| at + 1);
     let line_end = text[start..].find('\n').map_or(text.len(), |at| start + at);
     let line = text[line_start..line_end].trim_end_matches('\r');
     let line = &line[..line.floor_char_boundary(LINE_BYTES_MAX)];
-    let from = (start - line_start).min(line.len());
+    let from = match problem.span.is_empty() {
+        true => {
+            let column = problem.origin.column.saturating_sub(1) as usize;
+            line.char_indices()
+                .nth(column)
+                .map_or(line.len(), |(at, _)| at)
+        }
+        false => (start - line_start).min(line.len()),
+    };
     let to = problem
         .span
         .end
@@ -118,4 +131,15 @@ fn excerpt<'a>(
         .clamp(from, line.len());
     let to = line.floor_char_boundary(to).max(from);
     Some((line, problem.origin.line as usize, from..to))
+}
+
+/// Returns where a line begins.
+fn start_of(line: u32, text: &str) -> Option<usize> {
+    match line {
+        0 | 1 => Some(0),
+        line => text
+            .match_indices('\n')
+            .nth(line as usize - 2)
+            .map(|(at, _)| at + 1),
+    }
 }

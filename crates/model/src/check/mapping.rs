@@ -143,9 +143,16 @@ fn matches(mapping: &Mapping, written: &Written, findings: &mut Vec<Finding>) {
 }
 
 fn service(mapping: &Mapping, findings: &mut Vec<Finding>) {
-    if let Err(what) = Target::parse(&mapping.service) {
-        let hint = "write `service`, `service.namespace:port` or `https://service`";
-        findings.push(Finding::error("service", what).hint(hint));
+    match Target::parse(&mapping.service) {
+        Err(what) => {
+            let hint = "write `service`, `service.namespace:port` or `https://service`";
+            findings.push(Finding::error("service", what).hint(hint));
+        }
+        Ok(target) if target.tls && !mapping.host_redirect => {
+            let what = "TLS towards services has no effect yet, the route answers 503";
+            findings.push(Finding::warning("service", what));
+        }
+        Ok(_) => (),
     }
     if let Some(resolver) = &mapping.resolver
         && !RESOLVERS.contains(&resolver.as_str())
@@ -298,7 +305,11 @@ pub(super) fn load_balancer(balancer: &LoadBalancer, path: &str, findings: &mut 
         LoadBalancerPolicy::RingHash | LoadBalancerPolicy::Maglev if keys != 1 => {
             "this policy needs exactly one of `cookie`, `header` and `source_ip`"
         }
-        _ => return,
+        LoadBalancerPolicy::RoundRobin => return,
+        _ => {
+            let what = "this policy has no effect yet, endpoints are used one after the other";
+            return findings.push(Finding::warning(&format!("{path}.policy"), what));
+        }
     };
     findings.push(Finding::error(&format!("{path}.policy"), what));
 }

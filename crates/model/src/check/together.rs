@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::references::Names;
-use crate::host::Selector;
 use crate::mapping::Mapping;
 use crate::publish::Segment;
 use crate::read::{self, Finding, Id, Kind, Spec, Written};
@@ -42,7 +41,6 @@ pub fn check(objects: &[Arc<Written>], before: &BTreeSet<Id>) -> Checked {
         }
     }
     let kept = round.kept(objects);
-    round.attachment(&kept);
     let config = assemble(&kept);
     Checked {
         config,
@@ -254,37 +252,6 @@ impl Round {
                 self.find(object, Finding::error("route", what).hint(hint));
             } else {
                 taken.insert(key, object);
-            }
-        }
-    }
-
-    /// A Mapping that no Host takes never matches: the user should know.
-    fn attachment(&mut self, objects: &[&Written]) {
-        let hosts: Vec<(&str, Option<&Selector>)> = objects
-            .iter()
-            .filter_map(|object| match &object.spec {
-                Spec::Host(host) => Some((host.hostname.as_str(), host.selector())),
-                _ => None,
-            })
-            .collect();
-        if hosts.is_empty() {
-            return;
-        }
-        for object in objects {
-            let Spec::Mapping(mapping) = &object.spec else {
-                continue;
-            };
-            let named = mapping.hostname.is_some() || mapping.host.is_some();
-            let selected = hosts.iter().any(|(_, selector)| {
-                selector.is_some_and(|selector| selector.matches(&object.labels))
-            });
-            if !named && !selected {
-                let what = "no Host takes this Mapping, since it has neither a `hostname` nor labels that one selects";
-                let finding = Finding::warning("", what);
-                self.find(
-                    object,
-                    finding.hint("write `hostname: \"*\"` for every Host"),
-                );
             }
         }
     }

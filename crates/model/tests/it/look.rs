@@ -57,3 +57,35 @@ fn a_problem_without_a_text_is_still_named() {
     "#]]
     .assert_eq(&render(&loaded.problems, &[], Style::Plain));
 }
+
+#[test]
+fn a_problem_that_knows_only_its_line_shows_that_line() {
+    let text = "a: 1\nroutes:\n  - prefix: /a/\n";
+    let source = Source {
+        name: "a.yaml".into(),
+        text: text.into(),
+    };
+    let problem = model::Problem {
+        severity: model::Severity::Warning,
+        origin: model::Origin {
+            file: "a.yaml".into(),
+            line: 3,
+            column: 5,
+        },
+        span: 0..0,
+        object: Some("Mapping a.default".into()),
+        path: String::new(),
+        what: "no Host takes it".into(),
+        hint: None,
+    };
+    expect![[r#"
+        warning: no Host takes it
+         --> a.yaml:3:5
+          |
+        3 |   - prefix: /a/
+          |     ^
+          |
+          = note: in Mapping a.default
+
+    "#]].assert_eq(&render(&[problem], &[source], Style::Plain));
+}
