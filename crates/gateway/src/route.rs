@@ -12,6 +12,7 @@ pub mod path;
 
 mod group;
 mod host;
+mod paths;
 mod rewrite;
 mod rule;
 mod table;

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, collections::BTreeMap};
 
-use http::HeaderName;
+use http::{HeaderMap, HeaderName};
 use model::publish::Segment;
 use regex::Regex;
 use regex_syntax::hir::{Hir, HirKind, Look};
@@ -276,23 +276,23 @@ impl HeaderRule {
                 };
             }
         };
-        let mut values = request.headers.get_all(name).iter();
-        let Some(first) = values.next() else {
-            return false;
-        };
-        let Some(second) = values.next() else {
-            return self.test.passes(first.as_bytes());
-        };
-        if matches!(self.test, Test::Present) {
-            return true;
-        }
-        let mut joined = first.as_bytes().to_vec();
-        for value in [second].into_iter().chain(values) {
-            joined.push(b',');
-            joined.extend_from_slice(value.as_bytes());
-        }
-        self.test.passes(&joined)
+        joined(request.headers, name).is_some_and(|value| self.test.passes(&value))
     }
+}
+
+/// Returns the value of a header; several are joined by commas, as Envoy does.
+pub(super) fn joined<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<Cow<'h, [u8]>> {
+    let mut values = headers.get_all(name).iter();
+    let first = values.next()?.as_bytes();
+    let Some(second) = values.next() else {
+        return Some(Cow::Borrowed(first));
+    };
+    let mut joined = first.to_vec();
+    for value in [second].into_iter().chain(values) {
+        joined.push(b',');
+        joined.extend_from_slice(value.as_bytes());
+    }
+    Some(Cow::Owned(joined))
 }
 
 impl Field {

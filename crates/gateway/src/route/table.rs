@@ -14,8 +14,8 @@ use super::{
     Found, Match, Miss, Request,
     group::{self, Finding, Group, Key},
     host::{Authority, Glob, Names},
+    paths::{Filing, Paths},
     rule::{self, HostRule, PathKind, Rule, Target},
-    tree::Tree,
 };
 
 /// Paths below this are never redirected to HTTPS or rejected when a route wants them.
@@ -71,14 +71,6 @@ impl VirtualHost {
             HostRule::Glob(glob) => self.name.overlaps_but_for_port(glob),
         }
     }
-}
-
-/// Groups by the beginning of their path.
-#[derive(Debug)]
-struct Paths {
-    exact: Tree,
-    /// For what does not tell upper from lower case.
-    folded: Tree,
 }
 
 /// One answer of the table: a rule with a name of its own for as long as the table lives.
@@ -239,18 +231,10 @@ impl Table {
             taken.is_some()
         };
         let path = request.path.as_bytes();
-        for paths in self
-            .shared
-            .matches(authority)
-            .chain(self.own[host].matches(authority))
-        {
+        let own = self.own[host].matches(authority);
+        for paths in self.shared.matches(authority).chain(own) {
             best = paths
-                .exact
-                .lowest(path, false, best, &mut accepts)
-                .unwrap_or(best);
-            best = paths
-                .folded
-                .lowest(path, true, best, &mut accepts)
+                .lowest(path, request.headers, best, &mut accepts)
                 .unwrap_or(best);
         }
         let (group, id) = (self.groups.get(best as usize)?, member? as usize);
@@ -362,51 +346,4 @@ fn shares(
         .into_iter()
         .map(|(members, hosts)| (Some(hosts), members))
         .collect()
-}
-
-/// Ranks on their way into trees.
-#[derive(Default)]
-struct Filing {
-    globs: BTreeMap<Glob, Vec<Entry>>,
-}
-
-struct Entry {
-    beginning: String,
-    folded: bool,
-    rank: u32,
-}
-
-impl Filing {
-    fn add(&mut self, rules: &[Rule], group: &Group, rank: u32) {
-        for member in &group.members {
-            let rule = &rules[member.rule as usize];
-            let glob = match &rule.host {
-                HostRule::Unsaid | HostRule::Regex(_) => Glob::Any,
-                HostRule::Glob(glob) => glob.clone(),
-            };
-            let beginning = rule.path.beginning().into_owned();
-            let entry = Entry {
-                beginning,
-                folded: !rule.path.case_sensitive,
-                rank,
-            };
-            self.globs.entry(glob).or_default().push(entry);
-        }
-    }
-
-    fn finish(self) -> Names<Paths> {
-        Names::collect(self.globs.into_iter().map(|(glob, entries)| {
-            let tree = |folded: bool| {
-                let of_kind = entries.iter().filter(|entry| entry.folded == folded);
-                Tree::build(of_kind.map(|entry| (entry.beginning.as_bytes(), entry.rank)))
-            };
-            (
-                glob,
-                Paths {
-                    exact: tree(false),
-                    folded: tree(true),
-                },
-            )
-        }))
-    }
 }
