@@ -68,6 +68,12 @@ async fn serve(
 
     // Who is asked for what.
     check::head(&mut request, settings)?;
+    if !settings
+        .addresses
+        .pass(connection.peer.ip(), front.trusted_hops, request.headers())
+    {
+        return Err(Refusal::AddressDenied);
+    }
     let host = check::host(&request, front)?;
     let authority = host
         .to_str()

@@ -24,8 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use model::listener::{Layer, Protocol};
-use model::{Config, Object, Problem};
+use model::{Config, Object, Problem, Severity};
 use observe::access::AccessLog;
 use observe::metrics::Metrics;
 use tokio_util::sync::CancellationToken;
@@ -35,7 +34,7 @@ use crate::backend::Handler;
 use crate::core::Core;
 use crate::listener::{Limits, Listener, tcp};
 use crate::meter::{Meters, RouteMeters};
-use crate::snapshot::{Clusters, Front, Parts};
+use crate::snapshot::{Clusters, Front, Parts, unbuilt};
 use crate::upstream::cluster::Cluster;
 
 /// What a gateway starts with.
@@ -146,6 +145,21 @@ impl Gateway {
         let mut wanted = BTreeMap::new();
         let listeners = wanted_listeners(config, &self.addresses);
         let several = listeners.len() > 1;
+        for listener in config
+            .listeners
+            .iter()
+            .filter(|listener| !unbuilt::is_served(&listener.spec))
+        {
+            applied.problems.push(Problem {
+                severity: Severity::Warning,
+                origin: listener.origin.clone(),
+                span: 0..0,
+                object: Some(format!("Listener {}", listener.full_name())),
+                path: String::new(),
+                what: "TCP, TLS without HTTP, and the PROXY protocol are not served yet".to_owned(),
+                hint: None,
+            });
+        }
         for (address, listener) in listeners {
             let port = running
                 .listeners
@@ -273,21 +287,12 @@ fn wanted_listeners<'c>(
     let listeners: Vec<_> = config
         .listeners
         .iter()
-        .filter(|listener| speaks_http(&listener.spec))
+        .filter(|listener| unbuilt::is_served(&listener.spec))
         .map(|listener| (SocketAddr::new(ip, listener.spec.port), Some(listener)))
         .collect();
     match config.listeners.is_empty() {
         true => addresses.iter().map(|address| (*address, None)).collect(),
         false => listeners,
-    }
-}
-
-/// Cleartext HTTP, also where TLS would be possible.
-fn speaks_http(listener: &model::Listener) -> bool {
-    match (&listener.protocol_stack, listener.protocol) {
-        (Some(stack), _) => stack.contains(&Layer::Http) && !stack.contains(&Layer::Proxy),
-        (None, Some(Protocol::Http | Protocol::Https)) => true,
-        (None, _) => false,
     }
 }
 

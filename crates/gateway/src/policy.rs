@@ -1,9 +1,11 @@
 //! What routes do to requests and answers on the way, in this order:
 //!
-//! 1. `forward`: hop-by-hop headers go, what the client cannot be trusted with goes, and what the gateway knows
+//! 1. `address`: who may not ask at all gets no further.
+//! 2. `forward`: hop-by-hop headers go, what the client cannot be trusted with goes, and what the gateway knows
 //!    (addresses, ids, the trace) comes, so that nothing after it can be fooled.
-//! 2. the route's own header changes, which may override all of that on purpose.
+//! 3. the route's own header changes, which may override all of that on purpose.
 
+pub(crate) mod address;
 pub(crate) mod forward;
 
 use std::collections::BTreeMap;

@@ -37,6 +37,9 @@ pub enum Refusal {
     /// No route wants the request.
     #[error("no route matches")]
     NoRoute,
+    /// The Module's `ip_allow` and `ip_deny` do not let the client ask.
+    #[error("access denied")]
+    AddressDenied,
     /// The method asks for a tunnel, and none is configured.
     #[error("CONNECT is not served")]
     Connect,
@@ -117,6 +120,7 @@ impl Refusal {
             HeadersTooMany | HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             HeadTimeout | BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             NoRoute => StatusCode::NOT_FOUND,
+            AddressDenied => StatusCode::FORBIDDEN,
             Connect => StatusCode::METHOD_NOT_ALLOWED,
             UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
             UpstreamProtocol => StatusCode::BAD_GATEWAY,
@@ -140,6 +144,7 @@ impl Refusal {
             HeadTimeout => "head_timeout",
             BodyTimeout => "body_timeout",
             NoRoute => "no_route",
+            AddressDenied => "address_denied",
             Connect => "connect",
             NoUpstream => "no_upstream",
             ConnectFailed => "connect_failed",
@@ -163,6 +168,7 @@ impl Refusal {
         "head_timeout",
         "body_timeout",
         "no_route",
+        "address_denied",
         "connect",
         "no_upstream",
         "connect_failed",

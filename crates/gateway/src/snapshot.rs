@@ -3,6 +3,7 @@
 
 mod clusters;
 mod routes;
+pub(crate) mod unbuilt;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,11 +11,12 @@ use std::time::Duration;
 use http::HeaderValue;
 use model::listener::SecurityModel;
 use model::module::UnderscoresAction;
-use model::{Config, Listener, Module, Object, Problem};
+use model::{Config, Listener, Mapping, Module, Object, Origin, Problem, Severity};
 
 use crate::backend::Handler;
 use crate::listener::head::HeadLimits;
 use crate::meter::RouteMeters;
+use crate::policy::address::AddressRules;
 use crate::policy::{HeaderChanges, HostChange, Retry};
 use crate::route::path::Rules as PathRules;
 use crate::route::{Table, Target};
@@ -51,6 +53,7 @@ pub(crate) struct Settings {
     pub(crate) head: HeadLimits,
     pub(crate) matching_port_stripped: bool,
     pub(crate) idle_max: Option<Duration>,
+    pub(crate) addresses: AddressRules,
 }
 
 /// What happens to the requests of one route.
@@ -108,10 +111,14 @@ impl Front {
                 })
             })
             .collect();
+        let settings = Settings::new(&config.module, &mut problems);
+        for field in unbuilt::module(&config.module) {
+            problems.push(warning(None, format!("`{field}` does nothing yet")));
+        }
         let front = Front {
             table,
             routes,
-            settings: Settings::new(&config.module),
+            settings,
             security: listener.map_or(SecurityModel::Xfp, |listener| listener.spec.security_model),
             trusted_hops: listener.map_or(0, |listener| listener.spec.l7_depth),
             port,
@@ -121,7 +128,8 @@ impl Front {
 }
 
 impl Settings {
-    fn new(module: &Module) -> Self {
+    fn new(module: &Module, problems: &mut Vec<Problem>) -> Self {
+        let mut problem = |what: String| problems.push(warning(None, what));
         let server = module.server_name.as_deref().unwrap_or("envoy");
         Settings {
             server: HeaderValue::from_str(server).unwrap_or(HeaderValue::from_static("envoy")),
@@ -139,11 +147,28 @@ impl Settings {
                     .map_or(HEAD_BYTES_MAX, |kilobytes| kilobytes as usize * 1024),
                 fields_max: FIELDS_MAX,
             },
+            addresses: AddressRules::new(module, &mut problem),
             matching_port_stripped: module.strip_matching_host_port,
             idle_max: match module.listener_idle_timeout_ms {
                 Some(0) => Some(NEVER),
                 idle => idle.map(Duration::from_millis),
             },
         }
+    }
+}
+
+/// Something that the user should know about a Mapping, or about the Module.
+fn warning(mapping: Option<&Object<Mapping>>, what: String) -> Problem {
+    Problem {
+        severity: Severity::Warning,
+        origin: mapping.map_or(Origin::source("Module"), |mapping| mapping.origin.clone()),
+        span: 0..0,
+        object: Some(match mapping {
+            Some(mapping) => format!("Mapping {}", mapping.full_name()),
+            None => "Module ambassador".to_owned(),
+        }),
+        path: String::new(),
+        what,
+        hint: None,
     }
 }

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
-use model::mapping::{LoadBalancerPolicy, RetryPolicy};
+use model::mapping::RetryPolicy;
 use model::target::Target;
-use model::{Mapping, Object, Problem, Publish, Severity};
+use model::{Mapping, Object, Problem, Publish};
 
-use super::{NEVER, Parts, Route};
+use super::{NEVER, Parts, Route, unbuilt, warning};
 use crate::backend::{Backend, Fixed, Handler};
 use crate::meter::RouteMeters;
 use crate::policy::{HeaderChanges, HostChange, Retry};
@@ -34,7 +34,7 @@ pub(super) fn from_mapping(
         .as_ref()
         .and_then(|defaults| defaults.httpmapping.as_ref());
     let mut problem = |what: String| {
-        problems.push(warning(mapping, what));
+        problems.push(warning(Some(mapping), what));
     };
     let timeout_ms = said
         .timeout_ms
@@ -62,12 +62,8 @@ pub(super) fn from_mapping(
         }
         Ok(target) => Backend::Service(parts.clusters.of(parts.config, mapping, &target)),
     };
-    let balancer = said
-        .load_balancer
-        .as_ref()
-        .or(module.load_balancer.as_ref());
-    if balancer.is_some_and(|balancer| balancer.policy != LoadBalancerPolicy::RoundRobin) {
-        problem("`load_balancer`: only `round_robin` is built yet, it is used instead".to_owned());
+    for field in unbuilt::mapping(said) {
+        problem(format!("`{field}` does nothing yet"));
     }
     let host = match (&said.host_rewrite, said.auto_host_rewrite, &backend) {
         (Some(host), _, _) => match HeaderValue::from_str(host) {
@@ -171,17 +167,5 @@ pub(super) fn from_publish(
         request: HeaderChanges::default(),
         response: HeaderChanges::default(),
         meters: RouteMeters::new(parts.metrics, &publish.full_name()),
-    }
-}
-
-fn warning(mapping: &Object<Mapping>, what: String) -> Problem {
-    Problem {
-        severity: Severity::Warning,
-        origin: mapping.origin.clone(),
-        span: 0..0,
-        object: Some(format!("Mapping {}", mapping.full_name())),
-        path: String::new(),
-        what,
-        hint: None,
     }
 }

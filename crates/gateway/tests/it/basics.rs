@@ -5,7 +5,7 @@ use std::time::Duration;
 use testkit::echo::Echo;
 use testkit::scripted::Scripted;
 
-use crate::rig::Rig;
+use crate::rig::{Rig, config};
 
 fn rig() -> (Rig, Echo) {
     let echo = Echo::start("echo");
@@ -285,6 +285,48 @@ fn redirects_are_answered_here() {
         answer.header("location"),
         ["http://foobar.com/r/anything?itworked=true"]
     );
+}
+
+#[test]
+fn trusted_proxies_tell_who_asks_and_how() {
+    let echo = Echo::start("echo");
+    let rig = Rig::start(&format!(
+        "{{ listener: 1, hosts: [{{ hostname: '*', requestPolicy: {{ insecure: {{ action: Redirect }} }} }}],
+           routes: [{{ prefix: /x/, service: '{}' }}],
+           module: {{ ip_deny: [{{ remote: 99.98.0.0/16 }}] }} }}",
+        echo.address()
+    ));
+    let ask = |headers: &str| rig.ask(&format!("GET /x/y HTTP/1.1\nhost: a{headers}"), "");
+    let redirected = ask("\nx-forwarded-proto: http");
+    assert_eq!(redirected.status, 301);
+    assert_eq!(redirected.header("location"), ["https://a/x/y"]);
+    let answer = ask("\nx-forwarded-proto: https\nx-forwarded-for: 99.99.0.1\nx-request-id: mine");
+    let seen = &answer.json()["request"]["headers"];
+    assert_eq!(seen["x-forwarded-for"][0], "99.99.0.1, 127.0.0.1");
+    assert_eq!(seen["x-forwarded-proto"][0], "https");
+    let denied = ask("\nx-forwarded-proto: https\nx-forwarded-for: 99.98.0.1");
+    assert_eq!((denied.status, &*denied.body), (403, &b"access denied"[..]));
+}
+
+#[test]
+fn what_does_nothing_yet_is_told() {
+    let rig = Rig::start("routes: []");
+    let text = "{ routes: [{ prefix: /, service: a, shadow: true, cors: {} }, { prefix: /t/, service: 'https://b' }],
+        module: { gzip: {}, ip_allow: [{ peer: x }] } }";
+    let applied = rig.gateway.apply(&config(text), &[]);
+    let told: Vec<String> = applied
+        .problems
+        .iter()
+        .map(|problem| problem.what.clone())
+        .collect();
+    for what in [
+        "`cors` does nothing yet",
+        "`gzip` does nothing yet",
+        "`ip_allow`: `x` is no range of addresses such as `10.0.0.0/8`",
+        "TLS towards services is not built yet, this route answers 503",
+    ] {
+        assert!(told.iter().any(|told| told == what), "{what} in {told:?}");
+    }
 }
 
 #[test]

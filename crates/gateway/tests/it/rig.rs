@@ -7,11 +7,11 @@ use std::sync::Arc;
 use gateway::backend::Handler;
 use gateway::listener::Limits;
 use gateway::{Applied, Gateway, Options};
-use model::{Config, Mapping, Module, Object, Origin, Publish};
+use model::{Config, Host, Listener, Mapping, Module, Object, Origin, Publish};
 use observe::access::AccessLog;
 use observe::metrics::Metrics;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use testkit::raw::{Raw, Response};
 
 /// A running gateway.
@@ -93,14 +93,23 @@ fn check_applied(applied: &Applied) {
     assert!(applied.deaf.is_empty(), "{:?}", applied.deaf);
 }
 
-/// Reads `routes:` and `publish:` (specs, each with a `name` if wanted) and `module:`.
+/// Reads `routes:`, `hosts:` and `publish:` (specs, each with a `name` if wanted), `module:`, and `listener:` for one
+/// on a free port behind so many trusted proxies.
 pub(crate) fn config(text: &str) -> Config {
     let mut written: BTreeMap<String, Value> =
         serde_saphyr::from_str(text).expect("the test's YAML");
     let module = written
         .remove("module")
         .unwrap_or(Value::Object(Map::new()));
+    let listener = written.remove("listener").map(|hops| {
+        json!({
+            "port": 0, "protocol": "HTTP", "securityModel": "XFP", "l7Depth": hops,
+            "hostBinding": { "namespace": { "from": "ALL" } },
+        })
+    });
     let config = Config {
+        hosts: objects::<Host>(written.remove("hosts")),
+        listeners: objects::<Listener>(listener.map(|listener| Value::Array(vec![listener]))),
         mappings: objects::<Mapping>(written.remove("routes")),
         publish: objects::<Publish>(written.remove("publish")),
         module: serde_json::from_value::<Module>(module).expect("the test's module"),

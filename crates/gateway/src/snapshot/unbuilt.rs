@@ -1,0 +1,95 @@
+//! What can be written and does nothing yet. Silence would be worse than a warning.
+
+use model::listener::{Layer, Protocol};
+use model::mapping::{LoadBalancerPolicy, Priority, RetryOn};
+use model::{Listener, Mapping, Module};
+
+/// Returns the fields of a Mapping that are taken and not acted on.
+pub(super) fn mapping(said: &Mapping) -> Vec<&'static str> {
+    let policy = said.load_balancer.as_ref().map(|balancer| balancer.policy);
+    let retry_on = said.retry_policy.as_ref().map(|retry| retry.retry_on);
+    let pending = |b: &model::mapping::CircuitBreaker| {
+        b.max_pending_requests.is_some() || b.priority != Priority::Default
+    };
+    collect([
+        (said.shadow, "shadow"),
+        (said.cors.is_some(), "cors"),
+        (!said.labels.is_empty(), "labels"),
+        (!said.health_checks.is_empty(), "health_checks"),
+        (said.keepalive.is_some(), "keepalive"),
+        (said.tls.is_some(), "tls"),
+        (said.outlier_detection.is_some(), "outlier_detection"),
+        (
+            said.error_response_overrides.is_some(),
+            "error_response_overrides",
+        ),
+        (said.priority != Priority::Default, "priority"),
+        (
+            policy.is_some_and(|policy| policy != LoadBalancerPolicy::RoundRobin),
+            "load_balancer",
+        ),
+        (
+            retry_on == Some(RetryOn::RetriableStatusCodes),
+            "retry_policy.retry_on",
+        ),
+        (
+            said.circuit_breakers.iter().flatten().any(pending),
+            "circuit_breakers (other than max_connections, max_requests and max_retries of priority default)",
+        ),
+    ])
+}
+
+/// Returns the fields of the Module that are taken and not acted on by the gateway.
+pub(super) fn module(said: &Module) -> Vec<&'static str> {
+    let policy = said.load_balancer.as_ref().map(|balancer| balancer.policy);
+    collect([
+        (said.use_proxy_proto, "use_proxy_proto"),
+        (said.keepalive.is_some(), "keepalive"),
+        (said.proper_case, "proper_case"),
+        (
+            said.header_case_overrides.is_some(),
+            "header_case_overrides",
+        ),
+        (
+            policy.is_some_and(|policy| policy != LoadBalancerPolicy::RoundRobin),
+            "load_balancer",
+        ),
+        (said.cors.is_some(), "cors"),
+        (said.buffer.is_some(), "buffer"),
+        (said.gzip.is_some(), "gzip"),
+        (said.lua_scripts.is_some(), "lua_scripts"),
+        (said.enable_grpc_web, "enable_grpc_web"),
+        (said.enable_grpc_http11_bridge, "enable_grpc_http11_bridge"),
+        (said.grpc_stats.is_some(), "grpc_stats"),
+        (
+            said.forward_client_cert_details.is_some(),
+            "forward_client_cert_details",
+        ),
+        (
+            said.error_response_overrides.is_some(),
+            "error_response_overrides",
+        ),
+        (said.default_labels.is_some(), "default_labels"),
+        (said.envoy_log_type.is_some(), "envoy_log_type"),
+        (said.envoy_log_format.is_some(), "envoy_log_format"),
+        (said.envoy_log_path.is_some(), "envoy_log_path"),
+        (said.liveness_probe.is_some(), "liveness_probe"),
+        (said.readiness_probe.is_some(), "readiness_probe"),
+    ])
+}
+
+fn collect<const N: usize>(fields: [(bool, &'static str); N]) -> Vec<&'static str> {
+    fields
+        .into_iter()
+        .filter_map(|(used, name)| used.then_some(name))
+        .collect()
+}
+
+/// Returns whether a Listener is served: cleartext HTTP, also where TLS would be possible.
+pub(crate) fn is_served(listener: &Listener) -> bool {
+    match (&listener.protocol_stack, listener.protocol) {
+        (Some(stack), _) => stack.contains(&Layer::Http) && !stack.contains(&Layer::Proxy),
+        (None, Some(Protocol::Http | Protocol::Https)) => true,
+        (None, _) => false,
+    }
+}
