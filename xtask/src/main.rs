@@ -1,6 +1,7 @@
 //! The developer's commands. `cargo xtask --help` lists them all.
 
 mod bench;
+mod reference;
 mod test;
 
 use clap::{Parser, Subcommand};
@@ -24,11 +25,19 @@ enum Command {
     /// Comparisons with Envoy and Apache Kafka on this machine.
     #[command(subcommand)]
     Bench(bench::Bench),
+
+    /// Writes the JSON schemas and reference pages of `docs/reference` from the model.
+    Reference {
+        /// Write nothing, fail when a file is not as it would be written.
+        #[arg(long)]
+        check: bool,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Test(options) => test::run(&options),
         Command::Bench(bench) => bench::run(&bench),
+        Command::Reference { check } => reference::run(check),
     }
 }
