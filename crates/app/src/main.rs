@@ -1,9 +1,12 @@
 //! The one binary: `nuncio up`, `serve`, `check`, `explain`, `topics`, `groups`, `produce`, `consume`.
 
+mod check;
 mod client;
 mod consume;
+mod explain;
 mod groups;
 mod produce;
+mod serve;
 mod topics;
 
 use std::process::ExitCode;
@@ -23,6 +26,12 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Run gateway and broker on files or folders, reloaded as they change.
+    Serve(serve::Arguments),
+    /// Tell every problem of a configuration at once.
+    Check(check::Arguments),
+    /// Say which route a request takes, why, and why the others lost.
+    Explain(explain::Arguments),
     /// List, describe, create, change and delete topics of any Kafka-compatible broker.
     Topics(topics::Arguments),
     /// List, describe, reset and delete consumer groups of any Kafka-compatible broker.
@@ -49,6 +58,9 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()?;
     match command {
+        Command::Serve(arguments) => return runtime.block_on(serve::run(arguments)),
+        Command::Check(arguments) => return check::run(arguments),
+        Command::Explain(arguments) => return explain::run(arguments),
         Command::Topics(arguments) => runtime.block_on(topics::run(arguments))?,
         Command::Groups(arguments) => runtime.block_on(groups::run(arguments))?,
         Command::Produce(arguments) => runtime.block_on(produce::run(arguments))?,

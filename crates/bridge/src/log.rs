@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use broker::Broker;
+use broker::produce::{self, ProduceError};
 use bytes::Bytes;
 use krafka::error::ErrorCode;
 use krafka::producer::{Acks, Producer, RecordMetadata};
@@ -71,7 +73,7 @@ pub enum Log {
     /// The embedded broker: an append is a call.
     Embedded {
         /// The broker.
-        broker: broker::Broker,
+        broker: Broker,
         /// Where this process reaches its Kafka listener, for what works as a Kafka client.
         bootstrap: String,
     },
@@ -116,31 +118,25 @@ impl Log {
     }
 }
 
-async fn embedded(
-    broker: &broker::Broker,
-    topic: &str,
-    entry: Entry,
-) -> Result<Placed, AppendError> {
-    let record = broker::Record {
-        key: entry.key,
-        value: entry.value,
-        headers: entry.headers,
-        timestamp_ms: None,
+async fn embedded(broker: &Broker, topic: &str, entry: Entry) -> Result<Placed, AppendError> {
+    let record = produce::Record {
+        key: entry.key.map(Vec::from),
+        value: entry.value.map(Vec::from),
+        headers: entry.headers.into_iter().map(|(name, value)| (name, Some(Vec::from(value)))).collect(),
+        timestamp: None,
     };
     match broker.produce(topic, None, record).await {
         Ok(placed) => Ok(Placed {
             topic: topic.to_owned(),
             partition: placed.partition,
             offset: placed.offset,
-            timestamp_ms: placed.timestamp_ms,
+            timestamp_ms: placed.timestamp,
         }),
         Err(error) => Err(match error {
-            broker::ProduceError::UnknownTopic(_) => AppendError::UnknownTopic(topic.to_owned()),
-            broker::ProduceError::TooLarge { .. } => AppendError::TooLarge(topic.to_owned()),
-            other => AppendError::Unavailable {
-                topic: topic.to_owned(),
-                why: other.to_string(),
-            },
+            ProduceError::UnknownTopic { topic } => AppendError::UnknownTopic(topic),
+            ProduceError::TooLarge { topic, .. } => AppendError::TooLarge(topic),
+            ProduceError::Internal { topic } => AppendError::Denied(topic),
+            other => AppendError::Unavailable { topic: topic.to_owned(), why: other.to_string() },
         }),
     }
 }

@@ -14,8 +14,11 @@ use serde_json::json;
 use crate::log::{AppendError, Entry, Log, Placed};
 use crate::template::Parts;
 
-/// One publish route, ready to answer.
-pub struct Publisher {
+/// One publish route, ready to answer. Clones share it.
+#[derive(Clone)]
+pub struct Publisher(Arc<Route>);
+
+struct Route {
     topic: Arc<str>,
     key: Option<Template>,
     key_required: bool,
@@ -80,7 +83,7 @@ impl Publisher {
             .add_headers
             .iter()
             .map(|(name, text)| Ok((name.clone(), Template::parse(text)?)));
-        Ok(Publisher {
+        Ok(Publisher(Arc::new(Route {
             topic: spec.topic.as_str().into(),
             key: spec.key.as_deref().map(Template::parse).transpose()?,
             key_required: spec.key_required,
@@ -103,9 +106,11 @@ impl Publisher {
                 "Publish requests that became no record.",
                 &labels,
             ),
-        })
+        })))
     }
+}
 
+impl Route {
     async fn publish(&self, call: Call) -> Result<Placed, Refusal> {
         let (head, body) = call.request.into_parts();
         let body = body
@@ -180,19 +185,19 @@ impl Publisher {
     }
 }
 
-impl Handler for Arc<Publisher> {
+impl Handler for Publisher {
     fn handle(&self, call: Call) -> Answering {
-        let publisher = self.clone();
+        let route = self.0.clone();
         Box::pin(async move {
             let minimal = prefers_minimal(&call.request);
-            match publisher.publish(call).await {
+            match route.publish(call).await {
                 Ok(placed) => {
-                    publisher.stored.inc();
+                    route.stored.inc();
                     stored(&placed, minimal)
                 }
                 Err(refusal) => {
-                    publisher.refused.inc();
-                    tracing::debug!(error = %refusal, topic = %publisher.topic, "publish refused");
+                    route.refused.inc();
+                    tracing::debug!(error = %refusal, topic = %route.topic, "publish refused");
                     refused(&refusal)
                 }
             }
@@ -257,4 +262,16 @@ fn answer(
         http::HeaderValue::from_static(content_type),
     );
     answer
+}
+
+/// Answers for publish routes of a process that has no broker to publish to.
+pub struct NoBroker;
+
+impl Handler for NoBroker {
+    fn handle(&self, _call: Call) -> Answering {
+        Box::pin(std::future::ready({
+            let why = "this gateway runs without a broker; `broker.bootstrap` names one".to_owned();
+            refused(&Refusal::Append(AppendError::Unavailable { topic: String::new(), why }))
+        }))
+    }
 }

@@ -39,6 +39,7 @@ pub struct Mapping {
     pub case_sensitive: bool,
 
     /// Glob over the authority, port included: `*`, `*.example.com` or `example.*`. Also decides which Hosts serve it.
+    /// In `nuncio.yaml` a route without it is for every host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Draft, Id, Kind, Reader, Spec};
+use crate::Mapping;
 use crate::publish::Route;
 use crate::shape::{alternatives, nearest};
 use crate::target::Target;
@@ -129,8 +130,15 @@ impl Reader<'_> {
 
     /// Reads the spec of a kind of ours or of Ambassador's.
     pub(super) fn take_kind(&mut self, draft: Draft) {
+        let short = draft.short;
         match draft.id.kind {
-            Kind::Mapping => self.take(draft, |spec| Spec::Mapping(Box::new(spec))),
+            Kind::Mapping => self.take(draft, |mut spec: Mapping| {
+                // In the short spelling a route is for every host unless it says otherwise; no labels could select it.
+                if short && spec.host.is_none() {
+                    spec.hostname.get_or_insert_with(|| "*".to_owned());
+                }
+                Spec::Mapping(Box::new(spec))
+            }),
             Kind::Host => self.take(draft, |spec| Spec::Host(Box::new(spec))),
             Kind::Listener => self.take(draft, Spec::Listener),
             Kind::Module => self.take(draft, |spec| Spec::Module(Box::new(spec))),

@@ -1,0 +1,362 @@
+//! The running whole: what `serve` and `up` start, keep in step with the configuration, and end.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Instant, SystemTime};
+
+use admin::{Ask, Subject};
+use anyhow::Context;
+use bridge::log::Log;
+use bridge::publish::{NoBroker, Publisher};
+use bridge::subscribe::Subscriptions;
+use broker::Broker;
+use control::{Control, Published};
+use gateway::Gateway;
+use gateway::backend::Handler;
+use gateway::listener::Limits;
+use gateway::route::Table;
+use gateway::route::explain::{Question, explain};
+use model::Config;
+use observe::access::AccessLog;
+use observe::metrics::Metrics;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::{GATEWAY, KAFKA, Options, Role};
+use crate::check;
+
+/// Gateway, broker, bridge and admin API, running.
+pub(crate) struct Running {
+    house: Arc<House>,
+    control: Control,
+    /// The admin API, the broker's listeners and the task that applies configurations.
+    tasks: JoinSet<()>,
+    /// Ends the control plane and the tasks; cancelled by [`Running::end`].
+    stop: CancellationToken,
+}
+
+/// What the running tasks share.
+struct House {
+    metrics: Metrics,
+    published: watch::Receiver<Arc<Published>>,
+    gateway: Option<Gateway>,
+    broker: Option<Broker>,
+    log: Option<Log>,
+    subscriptions: Subscriptions,
+    addresses: Mutex<Addresses>,
+    started: Instant,
+    stop: CancellationToken,
+}
+
+/// Where a running Nuncio is reached.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Addresses {
+    /// The gateway's listeners.
+    pub(crate) gateway: Vec<SocketAddr>,
+    /// The embedded broker, or the Kafka cluster in its place.
+    pub(crate) kafka: Option<String>,
+    /// The admin API.
+    pub(crate) admin: Option<SocketAddr>,
+}
+
+impl Addresses {
+    /// Returns a line for each address, as `gateway http://127.0.0.1:8080`.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let gateway = self.gateway.iter().map(|address| format!("gateway http://{address}"));
+        let kafka = self.kafka.iter().map(|address| format!("kafka {address}"));
+        let admin = self.admin.iter().map(|address| format!("admin http://{address}"));
+        gateway.chain(kafka).chain(admin).collect()
+    }
+}
+
+impl Running {
+    /// Starts everything that the role asks for and returns once it serves the first configuration.
+    pub(crate) async fn start(options: Options) -> anyhow::Result<Self> {
+        let started = Instant::now();
+        let stop = CancellationToken::new();
+        let metrics = Metrics::default();
+        let from = control::Options::new(options.config.clone());
+        let control = Control::start(from, &metrics, stop.clone()).await;
+        let config = control.current().config.clone();
+        let mut tasks = JoinSet::new();
+
+        let (broker, kafka) = match runs_broker(&options, &config) {
+            true => {
+                let (broker, address) = start_broker(&options, &config, &metrics, &stop, &mut tasks).await?;
+                (Some(broker), Some(address.to_string()))
+            }
+            false => (None, config.broker.bootstrap.clone()),
+        };
+        let log = match (&broker, &kafka) {
+            (Some(broker), Some(bootstrap)) => {
+                Some(Log::Embedded { broker: broker.clone(), bootstrap: bootstrap.clone() })
+            }
+            (None, Some(bootstrap)) => Some(Log::cluster(bootstrap)),
+            (_, None) => None,
+        };
+        let gateway = match options.role {
+            Some(Role::Broker) => None,
+            _ => Some(start_gateway(&options, &metrics)?),
+        };
+        let admin = bind_admin(&options, &config).await?;
+        let addresses = Addresses { gateway: Vec::new(), kafka, admin: Some(admin.local_addr()?) };
+        let house = Arc::new(House {
+            metrics: metrics.clone(),
+            published: control.published(),
+            gateway,
+            broker,
+            log,
+            subscriptions: Subscriptions::new(metrics.clone(), stop.child_token()),
+            addresses: Mutex::new(addresses),
+            started,
+            stop: stop.clone(),
+        });
+        let mut published = control.published();
+        let first = published.borrow_and_update().clone();
+        if let Some((address, cause)) = house.apply(&first).await.into_iter().next() {
+            return Err(cause).with_context(|| taken("gateway", address, "--gateway"));
+        }
+        tasks.spawn(follow(house.clone(), published));
+        let (subject, stopping) = (house.clone(), stop.clone());
+        tasks.spawn(async move {
+            if let Err(error) = admin::serve(admin, subject, metrics, stopping).await {
+                error!(%error, "admin API failed");
+            }
+        });
+        info!(ready_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX), "ready");
+        Ok(Running { house, control, tasks, stop })
+    }
+
+    /// Returns where everything is reached.
+    pub(crate) fn addresses(&self) -> Addresses {
+        self.house.addresses()
+    }
+
+    /// Returns the control plane, with the configuration that runs; `up` tells it its services' addresses.
+    pub(crate) fn control(&self) -> &Control {
+        &self.control
+    }
+
+    /// Ends everything in order: no new requests, deliveries finished and committed, the log flushed.
+    pub(crate) async fn end(self) {
+        let Running { house, control, mut tasks, stop } = self;
+        info!("stopping");
+        house.subscriptions.end().await;
+        if let Some(gateway) = &house.gateway {
+            gateway.shutdown().await;
+        }
+        stop.cancel();
+        drop(control);
+        while tasks.join_next().await.is_some() {}
+        if let Some(broker) = &house.broker {
+            broker.close().await;
+        }
+        info!("ended");
+    }
+}
+
+fn runs_broker(options: &Options, config: &Config) -> bool {
+    options.role != Some(Role::Gateway) && config.broker.bootstrap.is_none()
+}
+
+async fn start_broker(
+    options: &Options,
+    config: &Config,
+    metrics: &Metrics,
+    stop: &CancellationToken,
+    tasks: &mut JoinSet<()>,
+) -> anyhow::Result<(Broker, SocketAddr)> {
+    let told = config.broker.listen.as_deref();
+    let address: SocketAddr = match (options.place.kafka, told) {
+        (Some(address), _) => address,
+        (None, Some(text)) => text.parse().with_context(|| format!("`{text}` in broker.listen is no address"))?,
+        (None, None) => KAFKA.parse().expect("the default is an address"),
+    };
+    let listener = TcpListener::bind(address).await.with_context(|| taken("broker", address, "--kafka"))?;
+    let bound = listener.local_addr()?;
+    let retention_ms = config.broker.default_retention.as_millis().to_string();
+    let advertised = config.broker.advertised.as_deref().map(str::parse::<broker::Address>);
+    let broker = Broker::open(broker::Options {
+        advertised: advertised.transpose().context("could not read broker.advertised")?,
+        auto_create: config.broker.create_topics,
+        partitions_default: usize::try_from(config.broker.default_partitions).unwrap_or(1),
+        topic_defaults: BTreeMap::from([("retention.ms".to_owned(), retention_ms)]),
+        metrics: metrics.clone(),
+        ..broker::Options::new(options.place.data.join("kafka"))
+    })
+    .await?;
+    // `localhost` is ::1 first for some clients, so loopback means both families where both can be had.
+    let mut listeners = vec![listener];
+    if bound.ip() == IpAddr::from([127, 0, 0, 1])
+        && let Ok(twin) = TcpListener::bind((Ipv6Addr::LOCALHOST, bound.port())).await
+    {
+        listeners.push(twin);
+    }
+    for listener in listeners {
+        let (broker, stop) = (broker.clone(), stop.clone());
+        tasks.spawn(async move { broker.serve(listener, stop).await });
+    }
+    Ok((broker, bound))
+}
+
+fn start_gateway(options: &Options, metrics: &Metrics) -> anyhow::Result<Gateway> {
+    let access = match options.access_log {
+        true => AccessLog::start(std::io::stdout(), metrics).context("could not start the access log")?,
+        false => AccessLog::off(metrics),
+    };
+    let address = options.place.gateway.unwrap_or_else(|| GATEWAY.parse().expect("the default is an address"));
+    let options = gateway::Options {
+        addresses: vec![address],
+        threads: std::thread::available_parallelism().map_or(1, usize::from),
+        metrics: metrics.clone(),
+        access,
+        limits: Limits::default(),
+    };
+    Gateway::start(options).context("could not start the gateway's threads")
+}
+
+async fn bind_admin(options: &Options, config: &Config) -> anyhow::Result<TcpListener> {
+    let address = options.place.admin.unwrap_or_else(|| ([127, 0, 0, 1], config.module.diag_port.unwrap_or(8877)).into());
+    TcpListener::bind(address).await.with_context(|| taken("admin API", address, "--admin"))
+}
+
+fn taken(who: &str, address: SocketAddr, flag: &str) -> String {
+    format!("the {who} cannot listen on {address}; is another Nuncio running? ({flag} names another address)")
+}
+
+/// Applies each configuration as it is published.
+async fn follow(house: Arc<House>, mut published: watch::Receiver<Arc<Published>>) {
+    loop {
+        tokio::select! {
+            () = house.stop.cancelled() => return,
+            changed = published.changed() => if changed.is_err() { return },
+        }
+        let latest = published.borrow_and_update().clone();
+        for (address, error) in house.apply(&latest).await {
+            error!(%address, %error, "cannot listen");
+        }
+    }
+}
+
+impl House {
+    /// Brings topics, routes and subscriptions in line with a configuration. Returns what could not be listened on.
+    async fn apply(&self, published: &Published) -> Vec<(SocketAddr, std::io::Error)> {
+        let config = &published.config;
+        if let Some(broker) = &self.broker {
+            for topic in &config.topics {
+                // One by one, so that a topic that cannot be made keeps no other from being made.
+                let one = BTreeMap::from([(topic.name.clone(), topic.spec.clone())]);
+                if let Err(error) = broker.ensure_topics(&one).await {
+                    error!(%error, origin = %topic.origin, "topic not as configured");
+                }
+            }
+        }
+        let mut deaf = Vec::new();
+        if let Some(gateway) = &self.gateway {
+            let handlers: Vec<_> = config.publish.iter().map(|publish| self.handler(&publish.spec)).collect();
+            let applied = gateway.apply(config, &handlers);
+            for problem in applied.problems.iter().filter(|problem| !published.problems.contains(problem)) {
+                warn!("{problem}");
+            }
+            deaf = applied.deaf;
+            self.addresses.lock().unwrap_or_else(PoisonError::into_inner).gateway = gateway.addresses();
+        }
+        if let Some(log) = &self.log {
+            self.subscriptions.apply(config.clone(), log).await;
+        } else if !config.subscribe.is_empty() {
+            warn!("subscriptions do not run: this process has no broker; `broker.bootstrap` names one");
+        }
+        info!(version = published.version, "configuration applied");
+        deaf
+    }
+
+    fn handler(&self, spec: &model::Publish) -> Arc<dyn Handler> {
+        let Some(log) = &self.log else { return Arc::new(NoBroker) };
+        let publisher = Publisher::new(spec, log.clone(), &self.metrics);
+        Arc::new(publisher.expect("a checked configuration has only templates and header names that can be read"))
+    }
+
+    fn addresses(&self) -> Addresses {
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Subject for House {
+    fn ready(&self) -> Result<(), String> {
+        if self.stop.is_cancelled() { Err("stopping".into()) } else { Ok(()) }
+    }
+
+    fn status(&self) -> Value {
+        let published = self.published.borrow().clone();
+        let addresses = self.addresses();
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "uptime_seconds": self.started.elapsed().as_secs(),
+            "addresses": {
+                "gateway": addresses.gateway,
+                "kafka": addresses.kafka,
+                "admin": addresses.admin,
+            },
+            "configuration": {
+                "version": published.version,
+                "at": seconds(published.at),
+                "good_at": published.good_at.and_then(seconds),
+                "problems": published.problems.iter().map(check::json).collect::<Vec<_>>(),
+            },
+            "topics": self.broker.as_ref().map(|broker| topics(&broker.topics())),
+            "groups": self.broker.as_ref().map(|broker| groups(&broker.groups())),
+        })
+    }
+
+    fn explain(&self, ask: &Ask) -> Result<Value, String> {
+        let headers: Vec<String> = ask.headers.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+        let question = Question::read(&ask.method, &ask.url, &headers).map_err(|error| error.to_string())?;
+        let config = self.published.borrow().config.clone();
+        let (table, _) = Table::build(&config);
+        serde_json::to_value(explain(&config, &table, &question)).map_err(|error| error.to_string())
+    }
+}
+
+fn seconds(at: SystemTime) -> Option<u64> {
+    at.duration_since(SystemTime::UNIX_EPOCH).ok().map(|since| since.as_secs())
+}
+
+fn topics(topics: &[broker::view::Topic]) -> Value {
+    let one = |topic: &broker::view::Topic| {
+        let partitions: Vec<Value> = topic
+            .partitions
+            .iter()
+            .map(|p| json!({ "partition": p.index, "start": p.start, "end": p.high_water, "bytes": p.bytes }))
+            .collect();
+        json!({
+            "name": topic.name,
+            "id": topic.id,
+            "internal": topic.internal,
+            "settings": topic.settings,
+            "partitions": partitions,
+        })
+    };
+    topics.iter().map(one).collect()
+}
+
+fn groups(groups: &[broker::view::Group]) -> Value {
+    let one = |group: &broker::view::Group| {
+        let members: Vec<Value> = group
+            .members
+            .iter()
+            .map(|m| json!({ "id": m.id, "client": m.client_id, "host": m.client_host, "instance": m.instance_id }))
+            .collect();
+        let offsets: Vec<Value> = group
+            .offsets
+            .iter()
+            .map(|o| json!({ "topic": o.topic, "partition": o.partition, "committed": o.committed, "lag": o.lag }))
+            .collect();
+        json!({ "id": group.id, "state": group.state, "members": members, "offsets": offsets })
+    };
+    groups.iter().map(one).collect()
+}
