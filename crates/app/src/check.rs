@@ -20,15 +20,27 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let Read { config, problems, sources } = read(arguments.config)?;
+    let Read {
+        config,
+        problems,
+        sources,
+    } = read(arguments.config)?;
     if arguments.json {
-        problems.iter().for_each(|problem| anstream::println!("{}", json(problem)));
+        problems
+            .iter()
+            .for_each(|problem| anstream::println!("{}", json(problem)));
     } else {
         anstream::print!("{}", render(&problems, &sources, Style::Coloured));
         anstream::println!("{}", verdict(&config, &problems));
     }
-    let refused = problems.iter().any(|problem| problem.severity == Severity::Error);
-    Ok(if refused { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    let refused = problems
+        .iter()
+        .any(|problem| problem.severity == Severity::Error);
+    Ok(if refused {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
 /// A configuration as `check` and `explain` see it: nothing is started.
@@ -51,8 +63,15 @@ pub(crate) fn read(named: Vec<PathBuf>) -> anyhow::Result<Read> {
             problems.push(problem);
         }
     }
-    model::load::sort(&mut problems, sources.iter().map(|source| source.name.as_ref()));
-    Ok(Read { config: loaded.config, problems, sources })
+    model::load::sort(
+        &mut problems,
+        sources.iter().map(|source| source.name.as_ref()),
+    );
+    Ok(Read {
+        config: loaded.config,
+        problems,
+        sources,
+    })
 }
 
 fn verdict(config: &Config, problems: &[Problem]) -> String {
@@ -70,7 +89,11 @@ fn verdict(config: &Config, problems: &[Problem]) -> String {
         count => Some(format!("{count} {noun}s")),
     };
     let good: Vec<String> = counts.iter().filter_map(plural).collect();
-    let good = if good.is_empty() { "nothing".to_owned() } else { good.join(", ") };
+    let good = if good.is_empty() {
+        "nothing".to_owned()
+    } else {
+        good.join(", ")
+    };
     match summary(problems) {
         None => format!("good: {good}"),
         Some(problems) => format!("{problems}; good: {good}"),

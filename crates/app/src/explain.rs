@@ -11,7 +11,9 @@ use model::Severity;
 use crate::check;
 
 #[derive(clap::Args)]
-#[command(after_help = "Example: nuncio explain nuncio.yaml -- GET http://shop.example/orders/1 -H 'x-tenant: acme'")]
+#[command(
+    after_help = "Example: nuncio explain nuncio.yaml -- GET http://shop.example/orders/1 -H 'x-tenant: acme'"
+)]
 pub(crate) struct Arguments {
     /// Files and folders with the configuration; `./nuncio.yaml` when nothing is said.
     config: Vec<PathBuf>,
@@ -19,16 +21,27 @@ pub(crate) struct Arguments {
     #[arg(long)]
     json: bool,
     /// The request: [METHOD] URL [-H 'name: value']...
-    #[arg(last = true, required = true, value_name = "REQUEST", allow_hyphen_values = true)]
+    #[arg(
+        last = true,
+        required = true,
+        value_name = "REQUEST",
+        allow_hyphen_values = true
+    )]
     request: Vec<String>,
 }
 
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let question = question(&arguments.request)?;
     let read = check::read(arguments.config)?;
-    let refused = read.problems.iter().filter(|problem| problem.severity == Severity::Error).count();
+    let refused = read
+        .problems
+        .iter()
+        .filter(|problem| problem.severity == Severity::Error)
+        .count();
     if refused > 0 {
-        anstream::eprintln!("note: {refused} errors in the configuration; `nuncio check` tells them");
+        anstream::eprintln!(
+            "note: {refused} errors in the configuration; `nuncio check` tells them"
+        );
     }
     let (table, _) = Table::build(&read.config);
     let explanation = explain(&read.config, &table, &question);
@@ -37,8 +50,15 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     } else {
         anstream::print!("{explanation}");
     }
-    let found = matches!(explanation.outcome, Outcome::Routed(_) | Outcome::RedirectedToHttps { .. });
-    Ok(if found { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let found = matches!(
+        explanation.outcome,
+        Outcome::Routed(_) | Outcome::RedirectedToHttps { .. }
+    );
+    Ok(if found {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 /// Reads `[METHOD] URL [-H 'name: value']...`.
@@ -48,7 +68,12 @@ fn question(words: &[String]) -> anyhow::Result<Question> {
     let mut words = words.iter();
     while let Some(word) = words.next() {
         match word.as_str() {
-            "-H" | "--header" => headers.push(words.next().context("a header is missing after -H")?.clone()),
+            "-H" | "--header" => headers.push(
+                words
+                    .next()
+                    .context("a header is missing after -H")?
+                    .clone(),
+            ),
             _ => plain.push(word.as_str()),
         }
     }

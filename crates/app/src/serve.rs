@@ -69,8 +69,13 @@ pub(crate) struct Telling {
 impl Telling {
     /// Starts the log.
     pub(crate) fn start(&self) -> anyhow::Result<()> {
-        let colour = anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never;
-        let format = if self.log_json { Format::Json } else { Format::Text { colour } };
+        let colour =
+            anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never;
+        let format = if self.log_json {
+            Format::Json
+        } else {
+            Format::Text { colour }
+        };
         observe::log::start(format, &self.log).map_err(anyhow::Error::msg)
     }
 }
@@ -114,5 +119,7 @@ pub(crate) fn or_here(named: Vec<PathBuf>) -> anyhow::Result<Vec<PathBuf>> {
     if here.exists() {
         return Ok(vec![here]);
     }
-    anyhow::bail!("there is no nuncio.yaml here; name a file or a folder, as in `nuncio serve config/`")
+    anyhow::bail!(
+        "there is no nuncio.yaml here; name a file or a folder, as in `nuncio serve config/`"
+    )
 }

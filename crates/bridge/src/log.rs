@@ -122,7 +122,11 @@ async fn embedded(broker: &Broker, topic: &str, entry: Entry) -> Result<Placed, 
     let record = produce::Record {
         key: entry.key.map(Vec::from),
         value: entry.value.map(Vec::from),
-        headers: entry.headers.into_iter().map(|(name, value)| (name, Some(Vec::from(value)))).collect(),
+        headers: entry
+            .headers
+            .into_iter()
+            .map(|(name, value)| (name, Some(Vec::from(value))))
+            .collect(),
         timestamp: None,
     };
     match broker.produce(topic, None, record).await {
@@ -136,7 +140,10 @@ async fn embedded(broker: &Broker, topic: &str, entry: Entry) -> Result<Placed, 
             ProduceError::UnknownTopic { topic } => AppendError::UnknownTopic(topic),
             ProduceError::TooLarge { topic, .. } => AppendError::TooLarge(topic),
             ProduceError::Internal { topic } => AppendError::Denied(topic),
-            other => AppendError::Unavailable { topic: topic.to_owned(), why: other.to_string() },
+            other => AppendError::Unavailable {
+                topic: topic.to_owned(),
+                why: other.to_string(),
+            },
         }),
     }
 }

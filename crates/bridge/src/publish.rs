@@ -271,7 +271,10 @@ impl Handler for NoBroker {
     fn handle(&self, _call: Call) -> Answering {
         Box::pin(std::future::ready({
             let why = "this gateway runs without a broker; `broker.bootstrap` names one".to_owned();
-            refused(&Refusal::Append(AppendError::Unavailable { topic: String::new(), why }))
+            refused(&Refusal::Append(AppendError::Unavailable {
+                topic: String::new(),
+                why,
+            }))
         }))
     }
 }

@@ -67,9 +67,15 @@ pub(crate) struct Addresses {
 impl Addresses {
     /// Returns a line for each address, as `gateway http://127.0.0.1:8080`.
     pub(crate) fn lines(&self) -> Vec<String> {
-        let gateway = self.gateway.iter().map(|address| format!("gateway http://{address}"));
+        let gateway = self
+            .gateway
+            .iter()
+            .map(|address| format!("gateway http://{address}"));
         let kafka = self.kafka.iter().map(|address| format!("kafka {address}"));
-        let admin = self.admin.iter().map(|address| format!("admin http://{address}"));
+        let admin = self
+            .admin
+            .iter()
+            .map(|address| format!("admin http://{address}"));
         gateway.chain(kafka).chain(admin).collect()
     }
 }
@@ -87,15 +93,17 @@ impl Running {
 
         let (broker, kafka) = match runs_broker(&options, &config) {
             true => {
-                let (broker, address) = start_broker(&options, &config, &metrics, &stop, &mut tasks).await?;
+                let (broker, address) =
+                    start_broker(&options, &config, &metrics, &stop, &mut tasks).await?;
                 (Some(broker), Some(address.to_string()))
             }
             false => (None, config.broker.bootstrap.clone()),
         };
         let log = match (&broker, &kafka) {
-            (Some(broker), Some(bootstrap)) => {
-                Some(Log::Embedded { broker: broker.clone(), bootstrap: bootstrap.clone() })
-            }
+            (Some(broker), Some(bootstrap)) => Some(Log::Embedded {
+                broker: broker.clone(),
+                bootstrap: bootstrap.clone(),
+            }),
             (None, Some(bootstrap)) => Some(Log::cluster(bootstrap)),
             (_, None) => None,
         };
@@ -104,7 +112,11 @@ impl Running {
             _ => Some(start_gateway(&options, &metrics)?),
         };
         let admin = bind_admin(&options, &config).await?;
-        let addresses = Addresses { gateway: Vec::new(), kafka, admin: Some(admin.local_addr()?) };
+        let addresses = Addresses {
+            gateway: Vec::new(),
+            kafka,
+            admin: Some(admin.local_addr()?),
+        };
         let house = Arc::new(House {
             metrics: metrics.clone(),
             published: control.published(),
@@ -128,8 +140,16 @@ impl Running {
                 error!(%error, "admin API failed");
             }
         });
-        info!(ready_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX), "ready");
-        Ok(Running { house, control, tasks, stop })
+        info!(
+            ready_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            "ready"
+        );
+        Ok(Running {
+            house,
+            control,
+            tasks,
+            stop,
+        })
     }
 
     /// Returns where everything is reached.
@@ -144,7 +164,12 @@ impl Running {
 
     /// Ends everything in order: no new requests, deliveries finished and committed, the log flushed.
     pub(crate) async fn end(self) {
-        let Running { house, control, mut tasks, stop } = self;
+        let Running {
+            house,
+            control,
+            mut tasks,
+            stop,
+        } = self;
         info!("stopping");
         house.subscriptions.end().await;
         if let Some(gateway) = &house.gateway {
@@ -174,15 +199,25 @@ async fn start_broker(
     let told = config.broker.listen.as_deref();
     let address: SocketAddr = match (options.place.kafka, told) {
         (Some(address), _) => address,
-        (None, Some(text)) => text.parse().with_context(|| format!("`{text}` in broker.listen is no address"))?,
+        (None, Some(text)) => text
+            .parse()
+            .with_context(|| format!("`{text}` in broker.listen is no address"))?,
         (None, None) => KAFKA.parse().expect("the default is an address"),
     };
-    let listener = TcpListener::bind(address).await.with_context(|| taken("broker", address, "--kafka"))?;
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| taken("broker", address, "--kafka"))?;
     let bound = listener.local_addr()?;
     let retention_ms = config.broker.default_retention.as_millis().to_string();
-    let advertised = config.broker.advertised.as_deref().map(str::parse::<broker::Address>);
+    let advertised = config
+        .broker
+        .advertised
+        .as_deref()
+        .map(str::parse::<broker::Address>);
     let broker = Broker::open(broker::Options {
-        advertised: advertised.transpose().context("could not read broker.advertised")?,
+        advertised: advertised
+            .transpose()
+            .context("could not read broker.advertised")?,
         auto_create: config.broker.create_topics,
         partitions_default: usize::try_from(config.broker.default_partitions).unwrap_or(1),
         topic_defaults: BTreeMap::from([("retention.ms".to_owned(), retention_ms)]),
@@ -206,10 +241,14 @@ async fn start_broker(
 
 fn start_gateway(options: &Options, metrics: &Metrics) -> anyhow::Result<Gateway> {
     let access = match options.access_log {
-        true => AccessLog::start(std::io::stdout(), metrics).context("could not start the access log")?,
+        true => AccessLog::start(std::io::stdout(), metrics)
+            .context("could not start the access log")?,
         false => AccessLog::off(metrics),
     };
-    let address = options.place.gateway.unwrap_or_else(|| GATEWAY.parse().expect("the default is an address"));
+    let address = options
+        .place
+        .gateway
+        .unwrap_or_else(|| GATEWAY.parse().expect("the default is an address"));
     let options = gateway::Options {
         addresses: vec![address],
         threads: std::thread::available_parallelism().map_or(1, usize::from),
@@ -221,12 +260,19 @@ fn start_gateway(options: &Options, metrics: &Metrics) -> anyhow::Result<Gateway
 }
 
 async fn bind_admin(options: &Options, config: &Config) -> anyhow::Result<TcpListener> {
-    let address = options.place.admin.unwrap_or_else(|| ([127, 0, 0, 1], config.module.diag_port.unwrap_or(8877)).into());
-    TcpListener::bind(address).await.with_context(|| taken("admin API", address, "--admin"))
+    let address = options
+        .place
+        .admin
+        .unwrap_or_else(|| ([127, 0, 0, 1], config.module.diag_port.unwrap_or(8877)).into());
+    TcpListener::bind(address)
+        .await
+        .with_context(|| taken("admin API", address, "--admin"))
 }
 
 fn taken(who: &str, address: SocketAddr, flag: &str) -> String {
-    format!("the {who} cannot listen on {address}; is another Nuncio running? ({flag} names another address)")
+    format!(
+        "the {who} cannot listen on {address}; is another Nuncio running? ({flag} names another address)"
+    )
 }
 
 /// Applies each configuration as it is published.
@@ -258,37 +304,63 @@ impl House {
         }
         let mut deaf = Vec::new();
         if let Some(gateway) = &self.gateway {
-            let handlers: Vec<_> = config.publish.iter().map(|publish| self.handler(&publish.spec)).collect();
+            let handlers: Vec<_> = config
+                .publish
+                .iter()
+                .map(|publish| self.handler(&publish.spec))
+                .collect();
             let applied = gateway.apply(config, &handlers);
-            for problem in applied.problems.iter().filter(|problem| !published.problems.contains(problem)) {
+            for problem in applied
+                .problems
+                .iter()
+                .filter(|problem| !published.problems.contains(problem))
+            {
                 warn!("{problem}");
             }
             deaf = applied.deaf;
-            self.addresses.lock().unwrap_or_else(PoisonError::into_inner).gateway = gateway.addresses();
+            self.addresses
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .gateway = gateway.addresses();
         }
         if let Some(log) = &self.log {
             self.subscriptions.apply(config.clone(), log).await;
         } else if !config.subscribe.is_empty() {
-            warn!("subscriptions do not run: this process has no broker; `broker.bootstrap` names one");
+            warn!(
+                "subscriptions do not run: this process has no broker; `broker.bootstrap` names one"
+            );
         }
         info!(version = published.version, "configuration applied");
         deaf
     }
 
     fn handler(&self, spec: &model::Publish) -> Arc<dyn Handler> {
-        let Some(log) = &self.log else { return Arc::new(NoBroker) };
+        let Some(log) = &self.log else {
+            return Arc::new(NoBroker);
+        };
         let publisher = Publisher::new(spec, log.clone(), &self.metrics);
-        Arc::new(publisher.expect("a checked configuration has only templates and header names that can be read"))
+        Arc::new(
+            publisher.expect(
+                "a checked configuration has only templates and header names that can be read",
+            ),
+        )
     }
 
     fn addresses(&self) -> Addresses {
-        self.addresses.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.addresses
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
 impl Subject for House {
     fn ready(&self) -> Result<(), String> {
-        if self.stop.is_cancelled() { Err("stopping".into()) } else { Ok(()) }
+        if self.stop.is_cancelled() {
+            Err("stopping".into())
+        } else {
+            Ok(())
+        }
     }
 
     fn status(&self) -> Value {
@@ -314,8 +386,13 @@ impl Subject for House {
     }
 
     fn explain(&self, ask: &Ask) -> Result<Value, String> {
-        let headers: Vec<String> = ask.headers.iter().map(|(name, value)| format!("{name}: {value}")).collect();
-        let question = Question::read(&ask.method, &ask.url, &headers).map_err(|error| error.to_string())?;
+        let headers: Vec<String> = ask
+            .headers
+            .iter()
+            .map(|(name, value)| format!("{name}: {value}"))
+            .collect();
+        let question =
+            Question::read(&ask.method, &ask.url, &headers).map_err(|error| error.to_string())?;
         let config = self.published.borrow().config.clone();
         let (table, _) = Table::build(&config);
         serde_json::to_value(explain(&config, &table, &question)).map_err(|error| error.to_string())
@@ -323,7 +400,9 @@ impl Subject for House {
 }
 
 fn seconds(at: SystemTime) -> Option<u64> {
-    at.duration_since(SystemTime::UNIX_EPOCH).ok().map(|since| since.as_secs())
+    at.duration_since(SystemTime::UNIX_EPOCH)
+        .ok()
+        .map(|since| since.as_secs())
 }
 
 fn topics(topics: &[broker::view::Topic]) -> Value {
