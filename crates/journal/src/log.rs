@@ -183,7 +183,7 @@ impl Log {
             fences,
             epochs,
         };
-        let log = Log {
+        let mut log = Log {
             shared: Arc::new(Shared::new(dir.to_owned(), state, checkpoint.start, end)),
             config,
             active,
@@ -197,6 +197,10 @@ impl Log {
             uncut: false,
             failed: false,
         };
+        if !report.damaged.is_empty() {
+            // The next start must not depend on finding the same damage by the same hints.
+            log.checkpoint().map_err(failed)?;
+        }
         Ok((log, report))
     }
 

@@ -13,7 +13,7 @@ use crate::checkpoint::Fence;
 use crate::disk;
 use crate::epochs::Epochs;
 use crate::index;
-use crate::scan::Stop;
+use crate::scan::{Damage, Stop};
 use crate::segment::{Place, Segment};
 
 /// Most bytes that a batch may inflate to when a record in it is looked for by its timestamp.
@@ -409,7 +409,7 @@ impl Reader {
 
 enum Failure {
     Damaged { from: i64, to: i64 },
-    Batch(record::Error),
+    Batch(Damage),
     Disk(io::Error),
 }
 
@@ -458,7 +458,7 @@ fn read_batches(
             Err(record::Error::CutShort) => break,
             // What comes before can be had; the next read meets the damage.
             Err(_) if whole > 0 => break,
-            Err(problem) => return Err(Failure::Batch(problem)),
+            Err(problem) => return Err(Failure::Batch(problem.into())),
         }
     }
     segment.hint(next_offset, place.position + whole as u64);

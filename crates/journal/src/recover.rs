@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::epochs::Epochs;
 use crate::index::{read_offset_entry, read_time_entry};
 use crate::producer::{EndOfTransaction, Producers, snapshot};
-use crate::scan::{FAR, Stop, Walk};
+use crate::scan::{Damage, FAR, Stop, Walk};
 use crate::segment::{Place, Segment};
 
 /// Kafka's names for files that are on their way out or in.
@@ -77,7 +77,9 @@ pub(crate) fn load(dir: &Path, config: &Config, now: i64) -> io::Result<Loaded> 
     };
     checkpoint.fences.retain(kept);
 
-    let epochs = Epochs::read(dir)?.unwrap_or_default();
+    let known_epochs = Epochs::read(dir)?;
+    let epochs_known = known_epochs.is_some();
+    let epochs = known_epochs.unwrap_or_default();
     let latest_epoch = epochs.latest().unwrap_or(-1);
     let (producers, snapshots) = producers(dir, names.snapshots, &segments, &from)?;
     let mut scan = Scan {
@@ -86,6 +88,7 @@ pub(crate) fn load(dir: &Path, config: &Config, now: i64) -> io::Result<Loaded> 
         now,
         fences: std::mem::take(&mut checkpoint.fences),
         epochs,
+        epochs_known,
         producers,
         report: Report::default(),
     };
@@ -136,9 +139,6 @@ pub(crate) fn load(dir: &Path, config: &Config, now: i64) -> io::Result<Loaded> 
     epochs.truncate(end);
     epochs.trim(checkpoint.start);
     checkpoint.fences = fences;
-    if !report.damaged.is_empty() {
-        checkpoint.write(dir)?;
-    }
     Ok(Loaded {
         segments,
         active,
@@ -334,6 +334,8 @@ struct Scan<'a> {
     now: i64,
     fences: Vec<Fence>,
     epochs: Epochs,
+    /// The history was read from its file, which is always ahead of the batches.
+    epochs_known: bool,
     producers: Producers,
     report: Report,
 }
@@ -357,14 +359,16 @@ impl Scan<'_> {
         let mut walk = Walk::new(&file, position, size, FAR);
         while walk.position() < size {
             let at = walk.position();
-            match good(&mut walk, *end) {
+            match good(&mut walk, *end, &self.epochs) {
                 Ok(()) => {
                     let Ok(Some(header)) = walk.header() else {
                         break;
                     };
                     active.note(&header, at, self.config.index_interval_bytes);
-                    self.epochs
-                        .assign(header.leader_epoch(), header.base_offset());
+                    if !self.epochs_known {
+                        self.epochs
+                            .assign(header.leader_epoch(), header.base_offset());
+                    }
                     apply(&mut self.producers, &header, segment, at)?;
                     *end = header.next_offset();
                     let next = at + header.size() as u64;
@@ -408,19 +412,27 @@ impl Scan<'_> {
     }
 }
 
+/// A place where an index entry says that a batch begins, and its last offset.
+struct Candidate {
+    position: u64,
+    last_offset: i64,
+}
+
 /// Drops index entries at and after `position`, where the record with offset `end` is due, and
-/// returns the positions that they named.
-fn cut_indexes(segment: &Segment, position: u64, end: i64) -> io::Result<Vec<u64>> {
+/// returns the places that they named.
+fn cut_indexes(segment: &Segment, position: u64, end: i64) -> io::Result<Vec<Candidate>> {
     let kept = segment
         .offsets
         .partition(|entry| u64::from(read_offset_entry(entry).1) < position)?;
     let mut candidates = Vec::with_capacity(segment.offsets.count() - kept);
     for number in kept..segment.offsets.count() {
-        candidates.push(u64::from(
-            read_offset_entry(&segment.offsets.entry(number)?).1,
-        ));
+        let (relative, position) = read_offset_entry(&segment.offsets.entry(number)?);
+        candidates.push(Candidate {
+            position: u64::from(position),
+            last_offset: segment.base() + i64::from(relative),
+        });
     }
-    candidates.sort_unstable();
+    candidates.sort_unstable_by_key(|candidate| candidate.position);
     if segment.offsets.count() > kept {
         segment.offsets.truncate(kept)?;
     }
@@ -437,50 +449,74 @@ fn cut_indexes(segment: &Segment, position: u64, end: i64) -> io::Result<Vec<u64
     Ok(candidates)
 }
 
-/// Checks the batch at the walk's position, whose first offset must not be before `offset`.
-fn good(walk: &mut Walk<'_>, offset: i64) -> Result<(), Stop> {
+/// Checks the batch at the walk's position, where the record with offset `due` belongs.
+///
+/// The checksum does not cover offset and leader epoch, but we know what they must be.
+fn good(walk: &mut Walk<'_>, due: i64, epochs: &Epochs) -> Result<(), Stop> {
     walk.verify()?;
-    match walk.header()? {
-        Some(header) if header.base_offset() >= offset => Ok(()),
-        _ => Err(Stop::Damaged(kafka::record::Error::CutShort)),
+    let header = walk.header()?.ok_or(kafka::record::Error::CutShort)?;
+    let (found, found_epoch) = (header.base_offset(), header.leader_epoch());
+    if found != due {
+        return Err(Stop::Damaged(Damage::Offset { found, due }));
+    }
+    match epochs.at(due) {
+        Some(due) if due != found_epoch => Err(Stop::Damaged(Damage::Epoch {
+            found: found_epoch,
+            due,
+        })),
+        _ => Ok(()),
     }
 }
 
-/// Looks for a good batch behind damage at `position`, where `offset` was due: at the end of the
-/// damaged batch if its header can still be read, or where an index entry points.
+/// Looks for a good batch behind damage at `position`, where the record with offset `due` belongs:
+/// at the end of the damaged batch if its header can still be read, or where an index entry points.
+/// Returns where it is and its first offset.
 ///
 /// Searching byte by byte instead would let a producer hide a batch in a record's value.
 fn resume(
     walk: &mut Walk<'_>,
     position: u64,
-    offset: i64,
-    candidates: &[u64],
+    due: i64,
+    candidates: &[Candidate],
 ) -> io::Result<Option<(u64, i64)>> {
-    let mut tried: Vec<(u64, i64)> = Vec::new();
     walk.seek(position);
-    if let Ok(Some(header)) = walk.header()
-        && header.base_offset() == offset
-    {
-        tried.push((position + header.size() as u64, header.next_offset()));
+    if let Ok(Some(header)) = walk.header() {
+        let size = header.size() as u64;
+        let count = i64::from(header.last_offset_delta()) + 1;
+        walk.seek(position + size);
+        if let Some((base, _)) = offsets(walk)? {
+            // The count may be what is damaged, then the size is some bound for it.
+            let near = base > due && base - due <= size as i64;
+            if base == due + count || near {
+                return Ok(Some((position + size, base)));
+            }
+        }
     }
-    tried.extend(
-        candidates
-            .iter()
-            .filter(|at| **at > position)
-            .map(|at| (*at, offset)),
-    );
-    tried.sort_unstable();
-    for (at, offset) in tried {
-        walk.seek(at);
-        match good(walk, offset) {
-            Ok(()) => match walk.header() {
-                Ok(Some(header)) => return Ok(Some((at, header.base_offset()))),
-                _ => continue,
-            },
-            Err(Stop::Damaged(_)) => continue,
-            Err(Stop::Disk(error)) if error.kind() == io::ErrorKind::UnexpectedEof => continue,
-            Err(Stop::Disk(error)) => return Err(error),
+    for candidate in candidates
+        .iter()
+        .filter(|candidate| candidate.position > position)
+    {
+        walk.seek(candidate.position);
+        match offsets(walk)? {
+            Some((base, last)) if last == candidate.last_offset && base >= due => {
+                return Ok(Some((candidate.position, base)));
+            }
+            _ => {}
         }
     }
     Ok(None)
+}
+
+/// Returns first and last offset of the batch at the walk's position if its checksum is right.
+fn offsets(walk: &mut Walk<'_>) -> io::Result<Option<(i64, i64)>> {
+    match walk.verify() {
+        Ok(()) => {}
+        Err(Stop::Damaged(_)) => return Ok(None),
+        Err(Stop::Disk(error)) => return Err(error),
+    }
+    match walk.header() {
+        Ok(Some(header)) => Ok(Some((header.base_offset(), header.last_offset()))),
+        Ok(None) | Err(Stop::Damaged(_)) => Ok(None),
+        Err(Stop::Disk(error)) => Err(error),
+    }
 }

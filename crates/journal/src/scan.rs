@@ -15,13 +15,30 @@ pub(crate) const FAR: usize = 256 * 1024;
 /// First byte that the checksum of a batch covers.
 const CHECKED_FROM: u64 = 21;
 
+/// What is wrong with the bytes where a batch should be.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Damage {
+    #[error(transparent)]
+    Batch(#[from] record::Error),
+    #[error("found offset {found} where {due} was due")]
+    Offset { found: i64, due: i64 },
+    #[error("found leader epoch {found} where {due} was due")]
+    Epoch { found: i32, due: i32 },
+}
+
 /// Why a walk ends before the end of the file.
 #[derive(Debug)]
 pub(crate) enum Stop {
-    /// The bytes at this position are not a batch.
-    Damaged(record::Error),
+    /// The bytes at this position are not the batch that should be there.
+    Damaged(Damage),
     /// The disk did not answer.
     Disk(io::Error),
+}
+
+impl From<record::Error> for Stop {
+    fn from(error: record::Error) -> Stop {
+        Stop::Damaged(Damage::Batch(error))
+    }
 }
 
 impl From<io::Error> for Stop {
@@ -71,9 +88,9 @@ impl<'a> Walk<'a> {
         }
         self.fill(HEADER_LEN)?;
         let at = (self.position - self.chunk_at) as usize;
-        let header = Header::parse(&self.chunk[at..]).map_err(Stop::Damaged)?;
+        let header = Header::parse(&self.chunk[at..])?;
         if header.size() as u64 > self.end - self.position {
-            return Err(Stop::Damaged(record::Error::CutShort));
+            return Err(record::Error::CutShort.into());
         }
         Ok(Some(header))
     }
@@ -99,7 +116,7 @@ impl<'a> Walk<'a> {
         if stored == computed {
             Ok(())
         } else {
-            Err(Stop::Damaged(record::Error::Checksum { stored, computed }))
+            Err(record::Error::Checksum { stored, computed }.into())
         }
     }
 
