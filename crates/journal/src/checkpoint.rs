@@ -33,6 +33,23 @@ pub(crate) struct Recovery {
     pub(crate) position: u64,
     /// Offset that the next record there has.
     pub(crate) offset: i64,
+    /// Entries that the segment's offset index had then.
+    pub(crate) offsets: usize,
+    /// Entries that its time index had then.
+    pub(crate) times: usize,
+}
+
+impl Recovery {
+    /// Returns the start of a segment.
+    pub(crate) fn start_of(segment: i64) -> Recovery {
+        Recovery {
+            segment,
+            position: 0,
+            offset: segment,
+            offsets: 0,
+            times: 0,
+        }
+    }
 }
 
 /// A damaged range: positions within one segment, and the offsets that are lost with it.
@@ -77,9 +94,11 @@ impl Checkpoint {
             segment,
             position,
             offset,
+            offsets,
+            times,
         }) = self.recovery
         {
-            text += &format!("recovery {segment} {position} {offset}\n");
+            text += &format!("recovery {segment} {position} {offset} {offsets} {times}\n");
         }
         for fence in &self.fences {
             let Fence {
@@ -117,12 +136,13 @@ fn parse(text: &str) -> Option<Checkpoint> {
             .ok()?;
         match (name, numbers.as_slice()) {
             ("start", [start]) => checkpoint.start = *start,
-            ("recovery", [segment, position, offset]) => {
-                let position = u64::try_from(*position).ok()?;
+            ("recovery", [segment, position, offset, offsets, times]) => {
                 checkpoint.recovery = Some(Recovery {
                     segment: *segment,
-                    position,
+                    position: u64::try_from(*position).ok()?,
                     offset: *offset,
+                    offsets: usize::try_from(*offsets).ok()?,
+                    times: usize::try_from(*times).ok()?,
                 });
             }
             ("damaged", [segment, from, to, from_offset, to_offset]) => {
@@ -159,6 +179,8 @@ mod tests {
                 segment: 5,
                 position: 100,
                 offset: 12,
+                offsets: 3,
+                times: 2,
             }),
             fences: vec![fence, fence],
         };

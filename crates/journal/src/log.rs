@@ -507,12 +507,20 @@ impl Log {
         Ok(())
     }
 
-    fn write_recovery_point(&mut self) -> io::Result<()> {
-        let recovery = Recovery {
-            segment: self.active.segment.base(),
-            position: self.active.segment.size(),
+    /// The place after the last batch.
+    fn here(&self) -> Recovery {
+        let segment = &self.active.segment;
+        Recovery {
+            segment: segment.base(),
+            position: segment.size(),
             offset: self.shared.end(),
-        };
+            offsets: segment.offsets.count(),
+            times: segment.times.count(),
+        }
+    }
+
+    fn write_recovery_point(&mut self) -> io::Result<()> {
+        let recovery = self.here();
         self.write_checkpoint(Some(recovery))?;
         self.since_checkpoint = 0;
         Ok(())
@@ -655,11 +663,7 @@ impl Log {
             Err(crate::scan::Stop::Disk(error)) => return Err(error.into()),
         };
         // From here on a crash leads to a scan of this segment, wherever the cut has got to.
-        let from = Recovery {
-            segment: segment.base(),
-            position: 0,
-            offset: segment.base(),
-        };
+        let from = Recovery::start_of(segment.base());
         self.shared.set_start(self.shared.start().min(base_offset));
         self.write_checkpoint(Some(from))?;
         for segment in later.iter().rev() {
@@ -691,12 +695,7 @@ impl Log {
     pub fn close(mut self) -> Result<(), AppendError> {
         self.usable()?;
         self.flush()?;
-        let here = Recovery {
-            segment: self.active.segment.base(),
-            position: self.active.segment.size(),
-            offset: self.shared.end(),
-        };
-        if self.checkpoint.recovery != Some(here) {
+        if self.checkpoint.recovery != Some(self.here()) {
             self.checkpoint()?;
         }
         Ok(())

@@ -208,7 +208,16 @@ impl Reader {
             let slice = read_batches(&segment, &place, len as usize, up_to);
             return self.checked(offset, slice);
         }
-        Ok(empty)
+        // Not found although it should be there, unless the log was cut meanwhile.
+        let (start, end) = (self.shared.start(), self.shared.end());
+        match offset {
+            _ if offset < start => Err(ReadError::OutOfRange { offset, start, end }),
+            _ if offset >= end => Ok(empty),
+            _ => Err(ReadError::Damaged {
+                from: offset,
+                to: offset + 1,
+            }),
+        }
     }
 
     /// Returns the first record before `up_to` whose timestamp is at or after `timestamp`.

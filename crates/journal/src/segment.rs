@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kafka::record::{HEADER_LEN, Header, NO_TIMESTAMP};
+use tracing::warn;
 
 use crate::disk::{self, LazyFile};
 use crate::index::{self, Index};
@@ -79,10 +80,7 @@ impl Segment {
             modified_ms: AtomicI64::new(modified_ms),
             hints: Mutex::new(Vec::new()),
         };
-        if let Some(entry) = segment.times.last()? {
-            let (timestamp, relative) = index::read_time_entry(&entry);
-            segment.set_max_timestamp(timestamp, base + i64::from(relative));
-        }
+        segment.reset_max_timestamp()?;
         Ok(segment)
     }
 
@@ -156,6 +154,17 @@ impl Segment {
         self.max_timestamp.store(timestamp, Ordering::Release);
     }
 
+    /// Takes the latest timestamp from the last entry of the time index.
+    pub(crate) fn reset_max_timestamp(&self) -> io::Result<()> {
+        let last = self
+            .times
+            .last()?
+            .map(|entry| index::read_time_entry(&entry));
+        let (timestamp, relative) = last.unwrap_or((NO_TIMESTAMP, 0));
+        self.set_max_timestamp(timestamp, self.base + i64::from(relative));
+        Ok(())
+    }
+
     /// Returns the time that decides about retention, in ms since 1970.
     pub(crate) fn age_from(&self) -> i64 {
         match self.max_timestamp().0 {
@@ -177,7 +186,7 @@ impl Segment {
     }
 
     /// Returns a position at or before the batch that holds `offset`.
-    fn near(&self, offset: i64) -> io::Result<u64> {
+    fn near(&self, offset: i64, size: u64) -> Result<u64, Stop> {
         {
             let hints = self.hints.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some((_, position)) = hints.iter().find(|(known, _)| *known == offset) {
@@ -187,7 +196,18 @@ impl Segment {
         let entry = self.offsets.last_before(|entry| {
             self.base + i64::from(index::read_offset_entry(entry).0) <= offset
         })?;
-        Ok(entry.map_or(0, |entry| u64::from(index::read_offset_entry(&entry).1)))
+        let Some(entry) = entry else { return Ok(0) };
+        let (relative, position) = index::read_offset_entry(&entry);
+        let (last_offset, position) = (self.base + i64::from(relative), u64::from(position));
+        let file = self.file()?;
+        match Walk::new(&file, position, size, HEADER_LEN).header() {
+            Ok(Some(header)) if header.last_offset() == last_offset => Ok(position),
+            Err(Stop::Disk(error)) => Err(error.into()),
+            _ => {
+                warn!(path = %self.offsets.path().display(), "index is damaged, searching without it");
+                Ok(0)
+            }
+        }
     }
 
     /// Finds the first batch that fulfils `wanted`, walking from around `offset`, within `size` bytes.
@@ -200,7 +220,7 @@ impl Segment {
         skip: impl Fn(u64) -> Option<u64>,
         wanted: impl Fn(&Header<'_>) -> bool,
     ) -> Result<Option<Place>, Stop> {
-        let position = self.near(offset)?;
+        let position = self.near(offset, size)?;
         if position >= size {
             return Ok(None);
         }
