@@ -151,9 +151,25 @@ pub(crate) fn trace(headers: &mut HeaderMap) -> TraceContext {
             TraceContext::start(true)
         }
     };
-    let value = HeaderValue::try_from(here.header()).expect("hexadecimal digits and hyphens");
-    headers.insert(TRACEPARENT, value);
+    headers.insert(TRACEPARENT, traceparent(&here));
     here
+}
+
+/// Writes what [`TraceContext::header`] writes, without the formatting machinery: every request needs one.
+fn traceparent(context: &TraceContext) -> HeaderValue {
+    let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
+    write_hex(&mut text[3..35], context.trace_id);
+    write_hex(&mut text[36..52], context.span_id.into());
+    write_hex(&mut text[53..55], context.sampled.into());
+    HeaderValue::from_bytes(&text).expect("hexadecimal digits and hyphens are a header value")
+}
+
+/// Fills the text with the lowest digits.
+fn write_hex(text: &mut [u8], mut value: u128) {
+    for place in text.iter_mut().rev() {
+        *place = b"0123456789abcdef"[(value & 15) as usize];
+        value >>= 4;
+    }
 }
 
 #[cfg(test)]

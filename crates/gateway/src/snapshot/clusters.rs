@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 
 use crate::meter::UpstreamMeters;
 use crate::upstream::cluster::{Breaker, Cluster, Lookup, Protocol, Source, Spec};
-use crate::upstream::resolve;
+use crate::upstream::resolve::Resolvers;
 
 const CONNECT_MAX: Duration = Duration::from_secs(3);
 /// Envoy's default.
@@ -26,6 +26,7 @@ pub(crate) struct Clusters {
     old: HashMap<Spec, Arc<Cluster>>,
     cores: usize,
     metrics: Metrics,
+    resolvers: Resolvers,
     /// Where names are looked up.
     runtime: Handle,
 }
@@ -37,6 +38,7 @@ impl Clusters {
             old: HashMap::new(),
             cores,
             metrics,
+            resolvers: Resolvers::default(),
             runtime,
         }
     }
@@ -74,7 +76,7 @@ impl Clusters {
                 let meters = UpstreamMeters::new(&self.metrics, &spec.name);
                 let cluster = Arc::new(Cluster::new(spec.clone(), self.cores, meters));
                 let _runtime = self.runtime.enter();
-                resolve::keep_fresh(&cluster);
+                self.resolvers.keep_fresh(&cluster);
                 cluster
             }
         };
