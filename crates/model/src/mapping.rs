@@ -90,7 +90,8 @@ pub struct Mapping {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resolver: Option<String>,
 
-    /// What replaces the matched prefix; `/` when nothing is said, and `""` leaves the path alone.
+    /// What replaces the matched prefix; `/` when nothing is said, and `""` leaves the path alone. With `prefix_regex` the
+    /// path stays as it is when nothing is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rewrite: Option<String>,
 

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 /// A program of the user's that `nuncio up` builds, starts, watches and stops.
 ///
-/// It gets its port in `PORT`, the broker's address in `KAFKA_BOOTSTRAP_SERVERS` and the gateway's in `NUNCIO_GATEWAY`.
+/// It finds where to listen in `HOST` and `PORT`, where to keep things in `DATA_DIR`, the broker in
+/// `KAFKA_BOOTSTRAP_SERVERS`, the gateway in `NUNCIO_GATEWAY_URL` and each other service in `<NAME>_URL`.
 ///
 /// ```yaml
 /// build: ./orders

@@ -53,8 +53,6 @@ pub fn waiting(kind: Kind) -> &'static [&'static str] {
             "grpc_stats",
             "gzip",
             "header_case_overrides",
-            "ip_allow",
-            "ip_deny",
             "keepalive",
             "liveness_probe",
             "lua_scripts",

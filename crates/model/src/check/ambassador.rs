@@ -45,30 +45,34 @@ pub(super) fn listener(listener: &Listener, findings: &mut Vec<Finding>) {
         }
         _ => (),
     }
-    if !listener.is_plain_http()
-        && (listener.protocol.is_some() || listener.protocol_stack.is_some())
-    {
-        let path = if listener.protocol_stack.is_some() {
-            "protocolStack"
-        } else {
-            "protocol"
-        };
-        let what = format!(
-            "only HTTP is spoken yet, nothing listens on port {}",
-            listener.port
-        );
-        findings.push(Finding::warning(path, what));
+    let path = if listener.protocol_stack.is_some() {
+        "protocolStack"
+    } else {
+        "protocol"
+    };
+    match &listener.protocol_stack {
+        Some(stack) if stack.is_empty() => (),
+        Some(stack) if !stack.contains(&Layer::Http) || stack.contains(&Layer::Proxy) => {
+            unheard(listener.port, path, findings);
+        }
+        Some(stack) if stack.contains(&Layer::Tls) => cleartext(listener.port, path, findings),
+        Some(_) => (),
+        None => match listener.protocol {
+            Some(Protocol::Http) | None => (),
+            Some(Protocol::Https) => cleartext(listener.port, path, findings),
+            Some(_) => unheard(listener.port, path, findings),
+        },
     }
 }
 
-impl Listener {
-    /// Returns whether cleartext HTTP is spoken directly over TCP.
-    pub fn is_plain_http(&self) -> bool {
-        match &self.protocol_stack {
-            Some(stack) => matches!(stack.as_slice(), [Layer::Http] | [Layer::Http, Layer::Tcp]),
-            None => self.protocol == Some(Protocol::Http),
-        }
-    }
+fn unheard(port: u16, path: &str, findings: &mut Vec<Finding>) {
+    let what = format!("this is not spoken yet, nothing listens on port {port}");
+    findings.push(Finding::warning(path, what).hint("`HTTP` is spoken"));
+}
+
+fn cleartext(port: u16, path: &str, findings: &mut Vec<Finding>) {
+    let what = format!("TLS has no effect yet, port {port} takes cleartext only");
+    findings.push(Finding::warning(path, what));
 }
 
 pub(super) fn module(module: &Module, findings: &mut Vec<Finding>) {
@@ -97,6 +101,10 @@ pub(super) fn module(module: &Module, findings: &mut Vec<Finding>) {
     if let Some(balancer) = &module.load_balancer {
         mapping::load_balancer(balancer, "load_balancer", findings);
     }
+    if let Some(policy) = &module.retry_policy {
+        mapping::retry_policy(policy, "retry_policy", findings);
+    }
+    mapping::circuit_breakers(&module.circuit_breakers, "circuit_breakers", findings);
     let Some(defaults) = module
         .defaults
         .as_ref()

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::{glob, header_name, header_value, regex};
-use crate::mapping::{AddedHeader, LoadBalancer, LoadBalancerPolicy, Mapping, RegexRewrite};
+use crate::mapping::{
+    AddedHeader, CircuitBreaker, LoadBalancer, LoadBalancerPolicy, Mapping, Priority, RegexRewrite,
+    RetryOn, RetryPolicy,
+};
 use crate::read::{Finding, Written};
 use crate::shape::alternatives;
 use crate::target::Target;
@@ -28,6 +31,10 @@ pub(super) fn check(mapping: &Mapping, written: &Written, findings: &mut Vec<Fin
     if let Some(policy) = &mapping.load_balancer {
         load_balancer(policy, "load_balancer", findings);
     }
+    if let Some(policy) = &mapping.retry_policy {
+        retry_policy(policy, "retry_policy", findings);
+    }
+    circuit_breakers(&mapping.circuit_breakers, "circuit_breakers", findings);
     if mapping.timeout_ms == Some(0) {
         let what = "0 means that a request may take forever";
         findings.push(Finding::warning("timeout_ms", what));
@@ -37,13 +44,6 @@ pub(super) fn check(mapping: &Mapping, written: &Written, findings: &mut Vec<Fin
 fn path(mapping: &Mapping, findings: &mut Vec<Finding>) {
     if mapping.prefix_regex {
         regex(&mapping.prefix, "prefix", findings);
-        if mapping.rewrite.is_none() && mapping.regex_rewrite.is_none() && !mapping.host_redirect {
-            let what = "without `rewrite` the whole path becomes `/`, since the expression matches all of it";
-            findings.push(
-                Finding::warning("prefix_regex", what)
-                    .hint("write `rewrite: \"\"` to keep the path"),
-            );
-        }
     } else if mapping.prefix.is_empty() {
         findings
             .push(Finding::error("prefix", "the prefix is empty").hint("write `/` for every path"));
@@ -312,4 +312,33 @@ pub(super) fn load_balancer(balancer: &LoadBalancer, path: &str, findings: &mut 
         }
     };
     findings.push(Finding::error(&format!("{path}.policy"), what));
+}
+
+/// Tells what of a retry policy does nothing yet.
+pub(super) fn retry_policy(policy: &RetryPolicy, path: &str, findings: &mut Vec<Finding>) {
+    if policy.retry_on == RetryOn::RetriableStatusCodes {
+        let what = "`retriable-status-codes` is accepted, it has no effect yet";
+        findings.push(Finding::warning(&format!("{path}.retry_on"), what));
+    }
+}
+
+/// Tells what of the circuit breakers does nothing yet.
+pub(super) fn circuit_breakers(
+    breakers: &Option<Vec<CircuitBreaker>>,
+    path: &str,
+    findings: &mut Vec<Finding>,
+) {
+    for (index, breaker) in breakers.iter().flatten().enumerate() {
+        if breaker.priority != Priority::Default {
+            let what = "breakers of another priority than `default` have no effect yet";
+            findings.push(Finding::warning(&format!("{path}[{index}].priority"), what));
+        }
+        if breaker.max_pending_requests.is_some() {
+            let what = "`max_pending_requests` is accepted, it has no effect yet";
+            findings.push(Finding::warning(
+                &format!("{path}[{index}].max_pending_requests"),
+                what,
+            ));
+        }
+    }
 }

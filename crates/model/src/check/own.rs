@@ -167,9 +167,9 @@ pub(super) fn subscribe(subscribe: &Subscribe, findings: &mut Vec<Finding>) {
     match Target::parse(&subscribe.service) {
         Err(what) => findings.push(Finding::error("service", what)),
         Ok(target) if target.tls => {
-            findings.push(Finding::warning(
+            findings.push(Finding::error(
                 "service",
-                "TLS towards a subscriber has no effect yet",
+                "records are not delivered over TLS yet",
             ));
         }
         Ok(_) => (),
@@ -214,22 +214,13 @@ pub(super) fn subscribe(subscribe: &Subscribe, findings: &mut Vec<Finding>) {
 }
 
 pub(super) fn broker(broker: &Broker, findings: &mut Vec<Finding>) {
-    for (index, address) in broker
-        .bootstrap
-        .iter()
-        .flat_map(|all| all.split(','))
-        .enumerate()
-    {
+    for address in broker.bootstrap.iter().flat_map(|all| all.split(',')) {
         match Target::parse(address.trim()) {
             Ok(target) if target.port.is_some() && !target.tls => (),
             _ => {
                 let what = format!("`{}` is no address, write `host:port`", address.trim());
                 findings.push(Finding::error("bootstrap", what));
             }
-        }
-        if index == 0 {
-            let what = "an external Kafka cluster has no effect yet, the embedded broker runs";
-            findings.push(Finding::warning("bootstrap", what));
         }
     }
     if let Some(listen) = &broker.listen

@@ -135,7 +135,9 @@ impl Round {
                     .push((object, mapping));
             }
         }
-        for members in groups.into_values().filter(|members| members.len() > 1) {
+        for mut members in groups.into_values().filter(|members| members.len() > 1) {
+            // The first by name leads, as in the route table: the order of the text means nothing.
+            members.sort_by_key(|(object, _)| &object.id);
             self.agreement(&members);
             self.weights(&members);
         }
@@ -218,13 +220,6 @@ impl Round {
                 let hint = format!("the others stand in {}", others(object));
                 self.find(object, Finding::error("weight", what).hint(hint));
             }
-        } else if sum < 100 && weighted.len() == members.len() {
-            let (object, _) = weighted[0];
-            let what = format!(
-                "the weights for the same requests are {sum} percent in all, the rest goes to the next route"
-            );
-            let hint = format!("the others stand in {}", others(object));
-            self.find(object, Finding::warning("weight", what).hint(hint));
         }
     }
 

@@ -87,5 +87,6 @@ fn a_problem_that_knows_only_its_line_shows_that_line() {
           |
           = note: in Mapping a.default
 
-    "#]].assert_eq(&render(&[problem], &[source], Style::Plain));
+    "#]]
+    .assert_eq(&render(&[problem], &[source], Style::Plain));
 }
