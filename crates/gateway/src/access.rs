@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use http::{HeaderValue, Request, StatusCode, Version, header};
+use http::{HeaderValue, Method, Request, StatusCode, Version, header};
+use http_body::Body;
 use jiff::Timestamp;
 use observe::access::Line;
 use tokio::time::Instant;
@@ -20,6 +21,9 @@ use crate::snapshot::Route;
 pub(crate) struct Ticket {
     connection: Arc<Connection>,
     pub(crate) began: Instant,
+    pub(crate) head_only: bool,
+    /// The gate has stopped reading behind such a head until somebody decides.
+    pub(crate) undecided: bool,
     pub(crate) route: Option<Arc<Route>>,
     status: Option<StatusCode>,
     reason: &'static str,
@@ -34,11 +38,7 @@ pub(crate) struct Ticket {
 
 impl Ticket {
     /// A request begins.
-    pub(crate) fn begin<B>(
-        connection: Arc<Connection>,
-        request: &Request<B>,
-        began: Instant,
-    ) -> Box<Self> {
+    pub(crate) fn begin<B: Body>(connection: Arc<Connection>, request: &Request<B>) -> Box<Self> {
         let line = connection
             .shared
             .access
@@ -47,7 +47,11 @@ impl Ticket {
         let handed = connection.watch.stream();
         Box::new(Ticket {
             connection,
-            began,
+            began: Instant::now(),
+            head_only: request.method() == Method::HEAD,
+            undecided: request.version() == Version::HTTP_11
+                && request.headers().contains_key(header::UPGRADE)
+                && request.body().is_end_stream(),
             route: None,
             status: None,
             reason: "",

@@ -4,11 +4,12 @@ mod check;
 mod proxy;
 mod tunnel;
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::body::{Body as _, Incoming};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 
 use crate::access::Ticket;
 use crate::backend::{Backend, Call};
@@ -21,49 +22,81 @@ use crate::route::{self, Found};
 use crate::snapshot::Front;
 
 /// Answers one request. It never fails: what goes wrong is an answer too.
+///
+/// Everything before the backend is done without waiting; a connection keeps room for no more than the wait itself.
 pub(crate) async fn exchange(
     connection: Arc<Connection>,
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
-    let began = Instant::now();
     let front = connection.listener.front.load_full();
-    let gate = connection.watch.begin();
-    let mut ticket = Ticket::begin(connection.clone(), &request, began);
-    // The gate has stopped reading behind such a head until somebody decides.
-    let undecided = request.version() == Version::HTTP_11
-        && request.headers().contains_key(header::UPGRADE)
-        && request.body().is_end_stream();
-    let head_only = request.method() == http::Method::HEAD;
-
-    let mut response = match gate {
-        Some(refusal) => refused(refusal, &mut ticket),
-        None => match serve(&connection, &front, request, &mut ticket, undecided).await {
-            Ok(response) => response,
-            Err(refusal) => refused(refusal, &mut ticket),
-        },
+    let (mut ticket, mut next) = begin(&connection, &front, request);
+    let answer = match &mut next {
+        Ok(Next::Answer(response)) => Ok(std::mem::take(response)),
+        Ok(Next::Send(sending)) => sending.answer(&connection, &front, &mut ticket).await,
+        Ok(Next::Handle(answering)) => answering.await,
+        Err(refusal) => Err(*refusal),
     };
+    finish(&connection, &front, answer, ticket)
+}
 
-    if undecided && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+/// What a request leads to.
+enum Next {
+    /// The answer is known.
+    Answer(Response<ResponseBody>),
+    /// An upstream is asked.
+    Send(proxy::Sending),
+    /// A handler is asked.
+    Handle(Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, Refusal>> + Send>>),
+}
+
+fn begin(
+    connection: &Arc<Connection>,
+    front: &Front,
+    request: Request<Incoming>,
+) -> (Box<Ticket>, Result<Next, Refusal>) {
+    let gate = connection.watch.begin();
+    let mut ticket = Ticket::begin(connection.clone(), &request);
+    let next = match gate {
+        Some(refusal) => Err(refusal),
+        None => main_road(connection, front, request, &mut ticket),
+    };
+    (ticket, next)
+}
+
+fn finish(
+    connection: &Connection,
+    front: &Front,
+    answer: Result<Response<ResponseBody>, Refusal>,
+    mut ticket: Box<Ticket>,
+) -> Response<ResponseBody> {
+    let mut response = match answer {
+        Ok(mut response) => {
+            if let Some(route) = &ticket.route {
+                route.response.apply(response.headers_mut());
+            }
+            response
+        }
+        Err(refusal) => refused(refusal, &mut ticket),
+    };
+    if ticket.undecided && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         connection.watch.decide(Decision::Plain);
     }
     response
         .headers_mut()
         .insert(header::SERVER, front.settings.server.clone());
     ticket.status(response.status());
-    if head_only {
+    if ticket.head_only {
         response = without_body(response);
     }
     response.map(|body| body.with_ticket(ticket))
 }
 
-/// The main road.
-async fn serve(
+fn main_road(
     connection: &Arc<Connection>,
-    front: &Arc<Front>,
+    front: &Front,
     mut request: Request<Incoming>,
     ticket: &mut Ticket,
-    undecided: bool,
-) -> Result<Response<ResponseBody>, Refusal> {
+) -> Result<Next, Refusal> {
     let settings = &front.settings;
 
     // Who is asked for what.
@@ -96,10 +129,8 @@ async fn serve(
     let found = match front.table.find(&asked, rand::random::<u32>) {
         Found::Route(found) => found,
         Found::Secure(_) => {
-            return redirect(
-                StatusCode::MOVED_PERMANENTLY,
-                &route::secure_location(&asked),
-            );
+            let location = route::secure_location(&asked);
+            return redirect(StatusCode::MOVED_PERMANENTLY, &location);
         }
         Found::None(_) => return Err(Refusal::NoRoute),
     };
@@ -111,7 +142,8 @@ async fn serve(
     let deadline = route.timeout.map(|timeout| ticket.began + timeout);
 
     // What it looks like from here on.
-    let upgrade = undecided
+    let upgrade = ticket
+        .undecided
         .then(|| tunnel::Upgrade::of(&mut request, route))
         .flatten();
     let (mut head, body) = request.into_parts();
@@ -141,53 +173,49 @@ async fn serve(
     };
 
     // Who answers it.
-    let mut response = match &route.backend {
+    Ok(match &route.backend {
         Backend::Service(cluster) => {
+            let rewritten = found.rewritten(&path);
             let place = proxy::Place {
                 path: &path,
                 query,
                 host: &host,
-                rewritten: found.rewritten(&path),
+                rewritten,
             };
             proxy::address(&mut head, front, route, cluster, place)?;
             if let Some(upgrade) = &upgrade {
                 upgrade.ask(&mut head.headers);
             }
-            let sending = proxy::Sending {
-                connection,
-                front,
-                route,
-                cluster,
+            Next::Send(proxy::Sending {
+                route: route.clone(),
+                cluster: cluster.clone(),
+                request: Some(Request::from_parts(head, body)),
+                upgrade,
                 deadline,
-            };
-            sending
-                .send(Request::from_parts(head, body), upgrade, ticket)
-                .await?
+            })
         }
         Backend::Handler(handler) => {
-            let params = found.route.params(&path);
-            let params = params
-                .into_iter()
-                .map(|(name, value)| (name.to_owned(), value.to_owned()));
-            let params = params.collect();
             route.request.apply(&mut head.headers);
             head.uri = proxy::uri(&path, query)?;
-            let request = Request::from_parts(head, body);
-            let authority = authority.to_ascii_lowercase();
+            let params = found.route.params(&path).into_iter();
             let call = Call {
-                request,
-                params,
-                authority,
+                request: Request::from_parts(head, body),
+                params: params
+                    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                    .collect(),
+                authority: authority.to_ascii_lowercase(),
                 peer: connection.peer,
                 trace,
             };
             let answering = handler.handle(call);
-            match deadline {
-                Some(deadline) => timeout_at(deadline, answering)
-                    .await
-                    .map_err(|_| Refusal::UpstreamTimeout)?,
-                None => answering.await,
-            }
+            Next::Handle(match deadline {
+                None => Box::pin(async { Ok(answering.await) }),
+                Some(deadline) => Box::pin(async move {
+                    timeout_at(deadline, answering)
+                        .await
+                        .map_err(|_| Refusal::UpstreamTimeout)
+                }),
+            })
         }
         Backend::Fixed(fixed) => {
             let mut response = Response::new(ResponseBody::full(fixed.body.clone()));
@@ -197,13 +225,11 @@ async fn serve(
                     .headers_mut()
                     .insert(header::CONTENT_TYPE, content_type.clone());
             }
-            response
+            Next::Answer(response)
         }
         // The table has answered it above.
         Backend::Redirect => return Err(Refusal::NoRoute),
-    };
-    route.response.apply(response.headers_mut());
-    Ok(response)
+    })
 }
 
 fn refused(refusal: Refusal, ticket: &mut Ticket) -> Response<ResponseBody> {
@@ -231,10 +257,10 @@ fn without_body(mut response: Response<ResponseBody>) -> Response<ResponseBody> 
     response.map(|_| ResponseBody::empty())
 }
 
-fn redirect(status: StatusCode, location: &str) -> Result<Response<ResponseBody>, Refusal> {
+fn redirect(status: StatusCode, location: &str) -> Result<Next, Refusal> {
     let mut response = Response::new(ResponseBody::empty());
     *response.status_mut() = status;
     let location = HeaderValue::from_str(location).map_err(|_| Refusal::BadPath)?;
     response.headers_mut().insert(header::LOCATION, location);
-    Ok(response)
+    Ok(Next::Answer(response))
 }

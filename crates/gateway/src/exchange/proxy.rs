@@ -19,12 +19,12 @@ use crate::access::Ticket;
 use crate::body::{Broken, RequestBody, ResponseBody};
 use crate::listener::Connection;
 use crate::listener::watch::Decision;
-use crate::policy::{HostChange, Retry, forward};
+use crate::policy::{HostChange, forward};
 use crate::refusal::Refusal;
 use crate::route::Rewritten;
 use crate::snapshot::{Front, Route};
 use crate::upstream::answer::Streamed;
-use crate::upstream::cluster::{Cluster, Protocol};
+use crate::upstream::cluster::{Cluster, Entered, Protocol};
 use crate::upstream::pool::Endpoint;
 use crate::upstream::send::{self, Failure, Hold};
 
@@ -115,11 +115,12 @@ pub(super) fn address(
 }
 
 /// One request on its way to a cluster.
-pub(super) struct Sending<'a> {
-    pub(super) connection: &'a Arc<Connection>,
-    pub(super) front: &'a Front,
-    pub(super) route: &'a Route,
-    pub(super) cluster: &'a Arc<Cluster>,
+pub(super) struct Sending {
+    pub(super) route: Arc<Route>,
+    pub(super) cluster: Arc<Cluster>,
+    /// Until it is sent.
+    pub(super) request: Option<Request<RequestBody>>,
+    pub(super) upgrade: Option<Box<Upgrade>>,
     pub(super) deadline: Option<Instant>,
 }
 
@@ -130,36 +131,56 @@ struct Answer {
     endpoint: Arc<Endpoint>,
 }
 
-impl Sending<'_> {
+impl Sending {
     /// Sends the request, more than once if the route says so, and returns the answer for the client.
-    pub(super) async fn send(
-        &self,
-        request: Request<RequestBody>,
-        upgrade: Option<Upgrade>,
+    pub(super) async fn answer(
+        &mut self,
+        connection: &Arc<Connection>,
+        front: &Front,
         ticket: &mut Ticket,
     ) -> Result<Response<ResponseBody>, Refusal> {
-        let cluster = self.cluster;
-        let entered = cluster.enter().map_err(|failure| failure.refusal())?;
-        let tries = self.tries(request);
-        let answer = match self.deadline {
+        let entered = self.cluster.enter().map_err(|failure| failure.refusal())?;
+        let deadline = self.deadline;
+        let tries = self.tries(connection.core);
+        let answer = match deadline {
             Some(deadline) => timeout_at(deadline, tries)
                 .await
                 .unwrap_or(Err(Failure::TryTimeout)),
             None => tries.await,
         };
-        let Answer { mut response, hold, endpoint } = answer.map_err(|failure| {
-            if matches!(failure, Failure::TryTimeout) {
-                cluster.meters.timeouts.inc();
+        match answer {
+            Ok(answer) => self.passed_on(answer, entered, connection, front, ticket),
+            Err(failure) => {
+                if matches!(failure, Failure::TryTimeout) {
+                    self.cluster.meters.timeouts.inc();
+                }
+                let upstream = &self.cluster.spec.name;
+                debug!(error = &failure as &dyn std::error::Error, %upstream, "no answer");
+                Err(failure.refusal())
             }
-            debug!(error = &failure as &dyn std::error::Error, upstream = %cluster.spec.name, "no answer");
-            failure.refusal()
-        })?;
+        }
+    }
+
+    /// Turns the upstream's answer into the one for the client.
+    fn passed_on(
+        &mut self,
+        answer: Answer,
+        entered: Entered,
+        connection: &Arc<Connection>,
+        front: &Front,
+        ticket: &mut Ticket,
+    ) -> Result<Response<ResponseBody>, Refusal> {
+        let Answer {
+            mut response,
+            hold,
+            endpoint,
+        } = answer;
         let after = ticket.began.elapsed();
         ticket.answered(endpoint.address, after);
-        cluster.meters.answered(response.status(), after);
+        self.cluster.meters.answered(response.status(), after);
 
         let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        let granted = match (&upgrade, switching) {
+        let granted = match (&self.upgrade, switching) {
             (Some(upgrade), true) if upgrade.granted(&response) => true,
             (_, true) => return Err(Refusal::UpstreamProtocol),
             (_, false) => false,
@@ -170,48 +191,38 @@ impl Sending<'_> {
             head.headers.remove(header::CONTENT_LENGTH);
         }
         forward::strip_hop_by_hop(&mut head.headers);
-        if self.front.settings.envoy_headers {
+        if front.settings.envoy_headers {
             let millis = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
             head.headers
                 .insert(forward::SERVICE_TIME, HeaderValue::from(millis));
         }
-        let body = match (upgrade, tunnel) {
+        let body = match (self.upgrade.take(), tunnel) {
             (Some(upgrade), Some(tunnel)) => {
                 upgrade.grant(&mut head.headers);
-                self.connection.watch.decide(Decision::Tunnel);
-                let connection = self.connection.clone();
-                upgrade.open(tunnel, connection, self.route.tunnel_idle, entered);
+                connection.watch.decide(Decision::Tunnel);
+                upgrade.open(tunnel, connection.clone(), self.route.tunnel_idle, entered);
                 ResponseBody::empty()
             }
-            _ => ResponseBody::upstream(Streamed::new(
-                body,
-                self.route.idle,
-                self.deadline,
-                hold,
-                entered,
-            )),
+            _ => {
+                let idle = self.route.idle;
+                ResponseBody::upstream(Streamed::new(body, idle, self.deadline, hold, entered))
+            }
         };
         head.version = Version::HTTP_11;
         Ok(Response::from_parts(head, body))
     }
 
-    async fn tries(&self, request: Request<RequestBody>) -> Result<Answer, Failure> {
-        match &self.route.retry {
-            Some(retry) => self.retried(request, retry).await,
-            None => {
-                let endpoint = self.cluster.pick(None).await?;
-                self.once(request, endpoint).await
-            }
+    async fn tries(&mut self, core: usize) -> Result<Answer, Failure> {
+        if self.route.retry.is_some() {
+            return Box::pin(self.retried(core)).await;
         }
+        let endpoint = self.cluster.pick(None).await?;
+        self.once(core, endpoint).await
     }
 
-    async fn once(
-        &self,
-        request: Request<RequestBody>,
-        endpoint: Arc<Endpoint>,
-    ) -> Result<Answer, Failure> {
-        let (response, hold) =
-            send::send(self.cluster, &endpoint, self.connection.core, request).await?;
+    async fn once(&mut self, core: usize, endpoint: Arc<Endpoint>) -> Result<Answer, Failure> {
+        let sending = send::send(&self.cluster, &endpoint, core, &mut self.request);
+        let (response, hold) = sending.await?;
         Ok(Answer {
             response,
             hold,
@@ -219,22 +230,26 @@ impl Sending<'_> {
         })
     }
 
-    async fn retried(
-        &self,
-        request: Request<RequestBody>,
-        retry: &Retry,
-    ) -> Result<Answer, Failure> {
-        let (mut request, replay) = replayable(request).await?;
+    async fn retried(&mut self, core: usize) -> Result<Answer, Failure> {
+        let cluster = self.cluster.clone();
+        let Some(retry) = self.route.retry.clone() else {
+            return Err(Failure::NoEndpoint);
+        };
+        let Some(request) = self.request.take() else {
+            return Err(Failure::NoEndpoint);
+        };
+        let (request, replay) = replayable(request).await?;
         let idempotent = send::is_idempotent(request.method());
+        self.request = Some(request);
         let (mut tried, mut failed) = (0, None);
         loop {
-            let endpoint = self.cluster.pick(failed).await?;
+            let endpoint = cluster.pick(failed).await?;
             let more = tried < retry.tries_max;
+            let replay = replay.as_ref().filter(|_| more);
             let next = replay
-                .as_ref()
-                .filter(|_| more)
-                .map(|body| body.again(&request));
-            let trying = self.once(request, endpoint.clone());
+                .zip(self.request.as_ref())
+                .map(|(body, request)| body.again(request));
+            let trying = self.once(core, endpoint.clone());
             let answer = match retry.per_try {
                 Some(limit) => timeout(limit, trying)
                     .await
@@ -250,14 +265,14 @@ impl Sending<'_> {
             let (Some(next), true) = (next, again) else {
                 return answer;
             };
-            let Some(_place) = Retrying::enter(self.cluster) else {
+            let Some(_place) = Retrying::enter(&cluster) else {
                 return answer;
             };
             drop(answer);
             tried += 1;
             sleep(back_off(tried)).await;
             failed = Some(endpoint.address);
-            request = next;
+            self.request = Some(next);
         }
     }
 }

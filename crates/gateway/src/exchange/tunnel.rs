@@ -30,7 +30,7 @@ pub(super) struct Upgrade {
 
 impl Upgrade {
     /// Returns the wish, when there is exactly one and the route allows it.
-    pub(super) fn of(request: &mut Request<Incoming>, route: &Route) -> Option<Self> {
+    pub(super) fn of(request: &mut Request<Incoming>, route: &Route) -> Option<Box<Self>> {
         let headers = request.headers();
         let mut wishes = headers.get_all(header::UPGRADE).iter();
         let protocol = wishes.next().filter(|_| wishes.next().is_none())?;
@@ -43,10 +43,8 @@ impl Upgrade {
             return None;
         }
         let protocol = protocol.clone();
-        Some(Upgrade {
-            protocol,
-            client: hyper::upgrade::on(request),
-        })
+        let client = hyper::upgrade::on(request);
+        Some(Box::new(Upgrade { protocol, client }))
     }
 
     /// Puts the wish into the request to the upstream, whose hop-by-hop headers are gone.
@@ -74,7 +72,7 @@ impl Upgrade {
 
     /// Carries bytes both ways until one side ends, or nothing has moved for the time of `idle`.
     pub(super) fn open(
-        self,
+        self: Box<Self>,
         upstream: OnUpgrade,
         connection: Arc<Connection>,
         idle: Duration,

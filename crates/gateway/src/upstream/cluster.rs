@@ -149,8 +149,12 @@ impl Cluster {
     /// others.
     pub(crate) async fn pick(&self, failed: Option<SocketAddr>) -> Result<Arc<Endpoint>, Failure> {
         if !self.known.load(Relaxed) {
-            self.wait_known().await;
+            Box::pin(self.wait_known()).await; // rare
         }
+        self.pick_known(failed)
+    }
+
+    fn pick_known(&self, failed: Option<SocketAddr>) -> Result<Arc<Endpoint>, Failure> {
         let endpoints = self.endpoints.load();
         if endpoints.is_empty() {
             return Err(Failure::NoEndpoint);

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tracing::debug;
 
-use super::cluster::{Cluster, Protocol};
+use super::cluster::Cluster;
 use super::pool::{Endpoint, Lease, Stream};
 use super::send::Failure;
 use crate::body::RequestBody;
@@ -23,76 +23,80 @@ const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_ANSWER_MAX: Duration = Duration::from_secs(10);
 
-/// A way to send one request.
-pub(super) enum Way {
-    Http1(Lease),
-    Http2(Stream),
-}
-
-/// Opens a connection of the cluster's protocol.
-pub(super) async fn dial(
+/// Opens an HTTP/1.1 connection.
+pub(super) async fn http1(
     cluster: &Arc<Cluster>,
     endpoint: &Arc<Endpoint>,
     core: usize,
-) -> Result<Way, Failure> {
-    let open = Open::enter(cluster)?;
-    let connect_failed = |error| {
-        cluster.meters.connect_failures.inc();
-        Failure::Connect(error)
-    };
-    let connecting = TcpStream::connect(endpoint.address);
-    let stream = match timeout(cluster.spec.connect_timeout, connecting).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return Err(connect_failed(error)),
-        Err(_) => {
-            cluster.meters.connect_failures.inc();
-            return Err(Failure::ConnectTimeout);
-        }
-    };
-    stream.set_nodelay(true).map_err(connect_failed)?;
-    let io = TokioIo::new(stream);
+) -> Result<Lease, Failure> {
+    let (io, open) = connect(cluster, endpoint).await?;
+    let (sender, connection) = http1::Builder::new()
+        .max_buf_size(BUFFER_BYTES_MAX)
+        .handshake::<_, RequestBody>(io)
+        .await
+        .map_err(Failure::Broken)?;
     let address = endpoint.address;
-    match cluster.spec.protocol {
-        Protocol::Http1 => {
-            let (sender, connection) = http1::Builder::new()
-                .max_buf_size(BUFFER_BYTES_MAX)
-                .handshake::<_, RequestBody>(io)
-                .await
-                .map_err(Failure::Broken)?;
-            tokio::spawn(async move {
-                if let Err(error) = connection.with_upgrades().await {
-                    debug!(%error, %address, "upstream connection ended");
-                }
-                drop(open);
-            });
-            let (endpoint, opened) = (endpoint.clone(), Instant::now());
-            Ok(Way::Http1(Lease {
-                sender,
-                endpoint,
-                core,
-                opened,
-            }))
+    tokio::spawn(async move {
+        if let Err(error) = connection.with_upgrades().await {
+            debug!(%error, %address, "upstream connection ended");
         }
-        Protocol::Http2 => {
-            let (sender, connection) = http2::Builder::new(TokioExecutor::new())
-                .timer(TokioTimer::new())
-                .initial_stream_window_size(STREAM_WINDOW_BYTES)
-                .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-                .keep_alive_interval(PING_EVERY)
-                .keep_alive_timeout(PING_ANSWER_MAX)
-                .max_send_buf_size(BUFFER_BYTES_MAX)
-                .handshake::<_, RequestBody>(io)
-                .await
-                .map_err(Failure::Broken)?;
-            tokio::spawn(async move {
-                if let Err(error) = connection.await {
-                    debug!(%error, %address, "upstream connection ended");
-                }
-                drop(open);
-            });
-            Ok(Way::Http2(endpoint.share(core, sender)))
+        drop(open);
+    });
+    let (endpoint, opened) = (endpoint.clone(), Instant::now());
+    Ok(Lease {
+        sender,
+        endpoint,
+        core,
+        opened,
+    })
+}
+
+/// Opens an HTTP/2 connection and takes its first stream.
+pub(super) async fn http2(
+    cluster: &Arc<Cluster>,
+    endpoint: &Arc<Endpoint>,
+    core: usize,
+) -> Result<Stream, Failure> {
+    let (io, open) = connect(cluster, endpoint).await?;
+    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_ANSWER_MAX)
+        .max_send_buf_size(BUFFER_BYTES_MAX)
+        .handshake::<_, RequestBody>(io)
+        .await
+        .map_err(Failure::Broken)?;
+    let address = endpoint.address;
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            debug!(%error, %address, "upstream connection ended");
         }
-    }
+        drop(open);
+    });
+    Ok(endpoint.share(core, sender))
+}
+
+async fn connect(
+    cluster: &Arc<Cluster>,
+    endpoint: &Endpoint,
+) -> Result<(TokioIo<TcpStream>, Open), Failure> {
+    let open = Open::enter(cluster)?;
+    let connecting = timeout(
+        cluster.spec.connect_timeout,
+        TcpStream::connect(endpoint.address),
+    );
+    let failure = match connecting.await {
+        Ok(Ok(stream)) => match stream.set_nodelay(true) {
+            Ok(()) => return Ok((TokioIo::new(stream), open)),
+            Err(error) => Failure::Connect(error),
+        },
+        Ok(Err(error)) => Failure::Connect(error),
+        Err(_) => Failure::ConnectTimeout,
+    };
+    cluster.meters.connect_failures.inc();
+    Err(failure)
 }
 
 /// A place among the cluster's open connections.

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use http::{Method, Request, Response};
 use http_body::Body as _;
 use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
 use tokio::time::Instant;
 
 use super::cluster::{Cluster, Protocol};
-use super::dial::{Way, dial};
+use super::dial;
 use super::pool::{Endpoint, Lease, Stream};
 use crate::body::{Broken, RequestBody};
 use crate::refusal::Refusal;
@@ -98,52 +99,98 @@ pub(crate) enum Hold {
     Http2(#[expect(dead_code, reason = "counts the stream until it is dropped")] Stream),
 }
 
-/// Sends the request. An open connection that turns out to be broken is replaced once by a new one, when the endpoint
-/// cannot have worked on the request or working on it twice does no harm.
+/// The head of an answer, and its body's connection.
+pub(crate) type Answered = (Response<Incoming>, Hold);
+
+/// Sends the request, which is taken out of its place. An open connection that turns out to be broken is replaced once
+/// by a new one, when the endpoint cannot have worked on the request or working on it twice does no harm.
+///
+/// This future is part of every connection from a client: what is rare in it is boxed, what is large is borrowed.
 pub(crate) async fn send(
     cluster: &Arc<Cluster>,
     endpoint: &Arc<Endpoint>,
     core: usize,
-    mut request: Request<RequestBody>,
-) -> Result<(Response<Incoming>, Hold), Failure> {
-    let now = Instant::now();
-    let open = match cluster.spec.protocol {
-        Protocol::Http1 => endpoint.take(core, &cluster.spec, now).map(Way::Http1),
-        Protocol::Http2 => endpoint.stream(core, &cluster.spec, now).map(Way::Http2),
-    };
-    if let Some(way) = open {
-        let spare = spare(&request);
-        match once(way, request).await {
-            Ok(answer) => return Ok(answer),
-            Err((Failure::Broken(error), unsent)) => match unsent.or(spare) {
-                Some(again) => request = again,
-                None => return Err(Failure::Broken(error)),
-            },
-            Err((failure, _)) => return Err(failure),
+    request: &mut Option<Request<RequestBody>>,
+) -> Result<Answered, Failure> {
+    if cluster.spec.protocol == Protocol::Http2 {
+        return Box::pin(send_http2(cluster, endpoint, core, request)).await;
+    }
+    if let Some(mut lease) = endpoint.take(core, &cluster.spec, Instant::now()) {
+        let answering = begin(request, Spare::Kept, |request| {
+            lease.sender.try_send_request(request)
+        });
+        match answering.await {
+            Ok(response) => return Ok((response, Hold::Http1(lease))),
+            Err(error) => failed(error, request)?,
         }
     }
-    let way = dial(cluster, endpoint, core).await?;
-    once(way, request).await.map_err(|(failure, _)| failure)
+    let mut lease = Box::pin(dial::http1(cluster, endpoint, core)).await?;
+    let answering = begin(request, Spare::None, |request| {
+        lease.sender.try_send_request(request)
+    });
+    match answering.await {
+        Ok(response) => Ok((response, Hold::Http1(lease))),
+        Err(error) => Err(Failure::of(error.into_error())),
+    }
 }
 
-type Lost = (Failure, Option<Request<RequestBody>>);
+async fn send_http2(
+    cluster: &Arc<Cluster>,
+    endpoint: &Arc<Endpoint>,
+    core: usize,
+    request: &mut Option<Request<RequestBody>>,
+) -> Result<Answered, Failure> {
+    if let Some(mut stream) = endpoint.stream(core, &cluster.spec, Instant::now()) {
+        let answering = begin(request, Spare::Kept, |request| {
+            stream.sender.try_send_request(request)
+        });
+        match answering.await {
+            Ok(response) => return Ok((response, Hold::Http2(stream))),
+            Err(error) => failed(error, request)?,
+        }
+    }
+    let mut stream = dial::http2(cluster, endpoint, core).await?;
+    let answering = begin(request, Spare::None, |request| {
+        stream.sender.try_send_request(request)
+    });
+    match answering.await {
+        Ok(response) => Ok((response, Hold::Http2(stream))),
+        Err(error) => Err(Failure::of(error.into_error())),
+    }
+}
 
-async fn once(way: Way, request: Request<RequestBody>) -> Result<(Response<Incoming>, Hold), Lost> {
-    match way {
-        Way::Http1(mut lease) => match lease.sender.try_send_request(request).await {
-            Ok(answer) => Ok((answer, Hold::Http1(lease))),
-            Err(mut error) => {
-                let unsent = error.take_message();
-                Err((Failure::of(error.into_error()), unsent))
-            }
-        },
-        Way::Http2(mut stream) => match stream.sender.try_send_request(request).await {
-            Ok(answer) => Ok((answer, Hold::Http2(stream))),
-            Err(mut error) => {
-                let unsent = error.take_message();
-                Err((Failure::of(error.into_error()), unsent))
-            }
-        },
+/// Whether a copy of the request stays in its place.
+#[derive(PartialEq, Eq)]
+enum Spare {
+    Kept,
+    None,
+}
+
+fn begin<F>(
+    request: &mut Option<Request<RequestBody>>,
+    keep: Spare,
+    send: impl FnOnce(Request<RequestBody>) -> F,
+) -> F {
+    let message = request
+        .take()
+        .expect("a request is in its place until it is sent");
+    if keep == Spare::Kept {
+        *request = spare(&message);
+    }
+    send(message)
+}
+
+/// Leaves a request in its place when it may be sent on another connection.
+fn failed(
+    mut error: TrySendError<Request<RequestBody>>,
+    request: &mut Option<Request<RequestBody>>,
+) -> Result<(), Failure> {
+    if let Some(unsent) = error.take_message() {
+        *request = Some(unsent);
+    }
+    match Failure::of(error.into_error()) {
+        Failure::Broken(_) if request.is_some() => Ok(()),
+        failure => Err(failure),
     }
 }
 
