@@ -1,7 +1,7 @@
 //! One partition's log, as its only writer sees it.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,19 +10,19 @@ use kafka::record::{self, Batch, HEADER_LEN, Header, TimestampType};
 use tracing::warn;
 
 use crate::active::Active;
-use crate::checkpoint::{Checkpoint, Recovery};
-use crate::config::{Config, Retention};
+use crate::checkpoint::Checkpoint;
+use crate::config::Config;
 use crate::disk;
 use crate::metadata;
-use crate::producer::{self, EndOfTransaction, Kept, Origin, Producers, Verdict, snapshot};
+use crate::producer::{self, EndOfTransaction, Kept, Origin, Producers, Verdict};
 use crate::reader::{Reader, Shared, State};
 use crate::recover::{self, Loaded, Report};
-use crate::segment::Segment;
 
-/// After this many bytes the recovery point moves on, which bounds what an unclean start must read.
-const CHECKPOINT_BYTES: u64 = 64 << 20;
-/// What a deleted partition's folder is called until it is gone.
-const DELETED: &str = "-delete";
+mod flush;
+mod trim;
+
+pub use flush::Flush;
+pub use trim::{CutError, sweep};
 
 /// Why a log could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -68,22 +68,6 @@ pub enum AppendError {
     Failed,
 }
 
-/// Why a start offset cannot be moved or a log cannot be cut.
-#[derive(Debug, thiserror::Error)]
-pub enum CutError {
-    /// The offset is beyond the end.
-    #[error("offset {offset} is after the end of the log at {end}")]
-    OutOfRange {
-        /// What was asked for.
-        offset: i64,
-        /// Offset that the next record gets.
-        end: i64,
-    },
-    /// The disk refused.
-    #[error("could not change the log")]
-    Disk(#[from] io::Error),
-}
-
 /// What became of appended batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Appended {
@@ -95,23 +79,6 @@ pub struct Appended {
     pub append_time: Option<i64>,
     /// Whether the batch was there already; the offsets are those that it got then.
     pub duplicate: bool,
-}
-
-/// A flush under way: run it on any thread, then tell the log.
-#[derive(Debug)]
-pub struct Flush {
-    file: Arc<File>,
-    /// Folders with new names in them.
-    dirs: Vec<PathBuf>,
-    up_to: i64,
-}
-
-impl Flush {
-    /// Waits until the disk has it all.
-    pub fn run(&self) -> io::Result<()> {
-        self.file.sync_data()?;
-        self.dirs.iter().try_for_each(|dir| disk::sync_dir(dir))
-    }
 }
 
 /// The log of one partition.
@@ -408,328 +375,6 @@ impl Log {
         self.cut_back()?;
         Ok(())
     }
-
-    /// Puts everything that was appended on disk and returns the stable offset.
-    pub fn flush(&mut self) -> Result<i64, AppendError> {
-        match self.begin_flush()? {
-            None => Ok(self.shared.stable()),
-            Some(flush) => {
-                let result = flush.run();
-                self.end_flush(&flush, result)
-            }
-        }
-    }
-
-    /// Starts to flush what was appended so far; `None` when everything is on disk.
-    ///
-    /// [`Flush::run`] may run on another thread, and appending may go on meanwhile, as long as its
-    /// outcome comes back to [`Log::end_flush`] in the order in which flushes began.
-    pub fn begin_flush(&mut self) -> Result<Option<Flush>, AppendError> {
-        if self.failed {
-            return Err(AppendError::Failed);
-        }
-        if !self.dirty {
-            return Ok(None);
-        }
-        let file = self.active.segment.file()?;
-        self.dirty = false;
-        let dirs = std::mem::take(&mut self.dirs_dirty);
-        Ok(Some(Flush {
-            file,
-            dirs,
-            up_to: self.shared.end(),
-        }))
-    }
-
-    /// Takes the outcome of a flush and returns the stable offset.
-    ///
-    /// After a failed one the system may have dropped what was to be written, so the log takes nothing
-    /// more: it must be opened again.
-    pub fn end_flush(&mut self, flush: &Flush, result: io::Result<()>) -> Result<i64, AppendError> {
-        if let Err(error) = result {
-            self.failed = true;
-            return Err(AppendError::Disk(error));
-        }
-        self.shared
-            .set_stable(self.shared.stable().max(flush.up_to));
-        if self.since_checkpoint >= CHECKPOINT_BYTES
-            && !self.dirty
-            && let Err(error) = self.checkpoint()
-        {
-            // The next start reads more, that is all.
-            warn!(dir = %self.dir().display(), %error, "could not move the recovery point");
-            self.since_checkpoint = 0;
-        }
-        Ok(self.shared.stable())
-    }
-
-    /// Closes the active segment and begins a new one, with everything before it on disk.
-    pub fn roll(&mut self, now: i64) -> Result<(), AppendError> {
-        self.flush()?;
-        let base = self.shared.end();
-        if base == self.active.segment.base() {
-            return Ok(()); // empty: nothing to close
-        }
-        self.active.note_time();
-        self.sync_indexes()?;
-        self.producers.expire(now, self.config.producer_idle_ms);
-        self.snapshot()?;
-        let dir = self.dir().to_owned();
-        let segment = Arc::new(Segment::create(&dir, base, now)?);
-        disk::sync_dir(&dir)?;
-        let active = Active::new(Arc::clone(&segment), now)?;
-        self.shared.state_mut().segments.push(segment);
-        self.active = active;
-        self.write_recovery_point()?;
-        self.prune_snapshots();
-        Ok(())
-    }
-
-    fn sync_indexes(&self) -> io::Result<()> {
-        self.active.segment.offsets.sync()?;
-        self.active.segment.times.sync()
-    }
-
-    fn snapshot(&mut self) -> io::Result<()> {
-        let end = self.shared.end();
-        snapshot::write(self.dir(), end, &self.producers)?;
-        self.snapshots.insert(end);
-        Ok(())
-    }
-
-    /// Writes all that lets the next start begin here. Everything must be flushed.
-    fn checkpoint(&mut self) -> io::Result<()> {
-        self.active.note_time();
-        self.sync_indexes()?;
-        self.snapshot()?;
-        self.write_recovery_point()?;
-        self.prune_snapshots();
-        Ok(())
-    }
-
-    /// The place after the last batch.
-    fn here(&self) -> Recovery {
-        let segment = &self.active.segment;
-        Recovery {
-            segment: segment.base(),
-            position: segment.size(),
-            offset: self.shared.end(),
-            offsets: segment.offsets.count(),
-            times: segment.times.count(),
-        }
-    }
-
-    fn write_recovery_point(&mut self) -> io::Result<()> {
-        let recovery = self.here();
-        self.write_checkpoint(Some(recovery))?;
-        self.since_checkpoint = 0;
-        Ok(())
-    }
-
-    fn write_checkpoint(&mut self, recovery: Option<Recovery>) -> io::Result<()> {
-        let start = self.shared.start();
-        let mut fences = self.checkpoint.fences.clone();
-        fences.retain(|fence| fence.to_offset > start);
-        let checkpoint = Checkpoint {
-            start,
-            recovery,
-            fences,
-        };
-        checkpoint.write(self.dir())?;
-        self.checkpoint = checkpoint;
-        Ok(())
-    }
-
-    /// Removes snapshots that are neither the newest nor at the start of a segment.
-    fn prune_snapshots(&mut self) {
-        let newest = self.snapshots.last().copied();
-        let bases: BTreeSet<i64> = self
-            .shared
-            .state()
-            .segments
-            .iter()
-            .map(|segment| segment.base())
-            .collect();
-        let dir = self.dir().to_owned();
-        self.snapshots.retain(|offset| {
-            if Some(*offset) == newest || bases.contains(offset) {
-                return true;
-            }
-            let path = snapshot::path(&dir, *offset);
-            disk::remove(&path).is_err_and(|error| {
-                warn!(path = %path.display(), %error, "could not remove an old snapshot");
-                true
-            })
-        });
-    }
-
-    /// Deletes the oldest segments as far as the policy asks, and returns their base offsets.
-    ///
-    /// When even the newest record is too old, the active segment goes too.
-    pub fn retain(&mut self, now: i64, policy: &Retention) -> Result<Vec<i64>, AppendError> {
-        self.usable()?;
-        let old = |segment: &Segment| {
-            let age = now.saturating_sub(segment.age_from());
-            policy.age_ms.is_some_and(|max| age > max)
-        };
-        if self.active.segment.size() > 0 && old(&self.active.segment) {
-            self.roll(now)?;
-        }
-        let mut start = self.shared.start();
-        {
-            let state = self.shared.state();
-            let mut left: u64 = state.segments.iter().map(|segment| segment.size()).sum();
-            for pair in state.segments.windows(2) {
-                let size = pair[0].size();
-                let spare = policy.bytes.is_some_and(|max| left - size >= max);
-                if !(old(&pair[0]) || spare || pair[1].base() <= start) {
-                    break;
-                }
-                left -= size;
-                start = start.max(pair[1].base());
-            }
-        }
-        self.producers.expire(now, self.config.producer_idle_ms);
-        Ok(self.move_start(start)?)
-    }
-
-    /// Hides all records before `offset` and deletes the segments that hold nothing else
-    /// (DeleteRecords). Returns the start of the log.
-    pub fn delete_before(&mut self, offset: i64) -> Result<i64, CutError> {
-        let end = self.shared.end();
-        if offset > end {
-            return Err(CutError::OutOfRange { offset, end });
-        }
-        self.move_start(offset)?;
-        Ok(self.shared.start())
-    }
-
-    /// Moves the start of the log on, durably, then deletes what lies wholly before it.
-    fn move_start(&mut self, start: i64) -> io::Result<Vec<i64>> {
-        if start <= self.shared.start() {
-            return Ok(Vec::new());
-        }
-        let before = self.shared.start();
-        self.shared.set_start(start);
-        if let Err(error) = self.write_checkpoint(self.checkpoint.recovery) {
-            self.shared.set_start(before);
-            return Err(error);
-        }
-        let gone: Vec<Arc<Segment>> = {
-            let mut state = self.shared.state_mut();
-            state.epochs.trim(start);
-            state.fences.retain(|fence| fence.to_offset > start);
-            let count = state
-                .segments
-                .partition_point(|segment| segment.base() <= start)
-                - 1;
-            state.segments.drain(..count).collect()
-        };
-        for segment in &gone {
-            segment.remove()?;
-        }
-        self.prune_snapshots();
-        Ok(gone.iter().map(|segment| segment.base()).collect())
-    }
-
-    /// Removes all records from the batch that holds `offset` on, and returns the new end.
-    pub fn truncate_to(&mut self, offset: i64, now: i64) -> Result<i64, CutError> {
-        let end = self.shared.end();
-        if offset > end {
-            return Err(CutError::OutOfRange { offset, end });
-        }
-        let (segment, later) = {
-            let state = self.shared.state();
-            let number = state
-                .segments
-                .partition_point(|segment| segment.base() <= offset)
-                .max(1)
-                - 1;
-            (
-                Arc::clone(&state.segments[number]),
-                state.segments[number + 1..].to_vec(),
-            )
-        };
-        let found = segment.find(
-            offset,
-            segment.size(),
-            |_| None,
-            |header| header.last_offset() >= offset,
-        );
-        let (position, base_offset) = match found {
-            Ok(Some(place)) => (place.position, place.base_offset),
-            Ok(None) => (segment.size(), offset),
-            Err(crate::scan::Stop::Damaged(_)) => return Err(damaged().into()),
-            Err(crate::scan::Stop::Disk(error)) => return Err(error.into()),
-        };
-        // From here on a crash leads to a scan of this segment, wherever the cut has got to.
-        let from = Recovery::start_of(segment.base());
-        self.shared.set_start(self.shared.start().min(base_offset));
-        self.write_checkpoint(Some(from))?;
-        for segment in later.iter().rev() {
-            segment.remove()?;
-        }
-        segment.cut(position)?;
-        let dir = self.dir().to_owned();
-        disk::sync_dir(&dir)?;
-
-        let loaded = recover::load(&dir, &self.config, now)?;
-        {
-            let mut state = self.shared.state_mut();
-            state.segments = loaded.segments;
-            state.fences = loaded.checkpoint.fences.clone();
-            state.epochs = loaded.epochs;
-            state.epochs.write(&dir)?;
-        }
-        self.active = loaded.active;
-        self.producers = loaded.producers;
-        self.snapshots = loaded.snapshots;
-        self.checkpoint = loaded.checkpoint;
-        self.shared.set_end(loaded.end);
-        self.shared.set_stable(loaded.end);
-        self.dirs_dirty.push(dir);
-        Ok(loaded.end)
-    }
-
-    /// Flushes and leaves everything so that the next start need not read the log.
-    pub fn close(mut self) -> Result<(), AppendError> {
-        self.usable()?;
-        self.flush()?;
-        if self.checkpoint.recovery != Some(self.here()) {
-            self.checkpoint()?;
-        }
-        Ok(())
-    }
-
-    /// Deletes the partition. Its name is free at once; readers keep what they have open.
-    pub fn remove(self) -> io::Result<()> {
-        let dir = self.dir();
-        let unique = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .map_or(0, |since| since.as_nanos());
-        let mut name = dir.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".{unique:032x}{DELETED}"));
-        let doomed = dir.with_file_name(name);
-        fs::rename(dir, &doomed)?;
-        if let Some(parent) = dir.parent() {
-            disk::sync_dir(parent)?;
-        }
-        fs::remove_dir_all(&doomed)
-    }
-}
-
-/// Removes the folders of partitions whose deletion was interrupted, and returns how many there were.
-pub fn sweep(root: &Path) -> io::Result<usize> {
-    let mut count = 0;
-    for entry in fs::read_dir(root)? {
-        let path = entry?.path();
-        let doomed = path.file_name().and_then(|name| name.to_str());
-        if doomed.is_some_and(|name| name.ends_with(DELETED)) && path.is_dir() {
-            fs::remove_dir_all(&path)?;
-            count += 1;
-        }
-    }
-    Ok(count)
 }
 
 fn again(kept: &Kept, timestamps: TimestampType) -> Appended {
@@ -739,11 +384,4 @@ fn again(kept: &Kept, timestamps: TimestampType) -> Appended {
         append_time: (timestamps == TimestampType::LogAppendTime).then_some(kept.timestamp),
         duplicate: true,
     }
-}
-
-fn damaged() -> io::Error {
-    io::Error::new(
-        io::ErrorKind::InvalidData,
-        "the log is damaged where it would be cut",
-    )
 }

@@ -25,6 +25,8 @@ mod rebuild;
 
 use check::Scan;
 
+/// No log gets this far; larger names are none of ours.
+const OFFSET_MAX: i64 = i64::MAX >> 1;
 /// Kafka's names for files that are on their way out or in.
 const LEFTOVERS: [&str; 4] = ["tmp", "deleted", "cleaned", "swap"];
 
@@ -117,7 +119,8 @@ pub(crate) fn load(dir: &Path, config: &Config, now: i64) -> io::Result<Loaded> 
         mut report,
         ..
     } = scan;
-    if let Some(Recovery { offset, .. }) = known.filter(|point| point.offset > end) {
+    let offset = known.map_or(0, |point| point.offset).max(checkpoint.start);
+    if offset > end {
         // Flushed records are gone. Their offsets are never given out again.
         error!(dir = %dir.display(), from = end, to = offset, "records that were on disk are missing");
         let (segment, size) = (active.segment.base(), active.segment.size());
@@ -180,7 +183,7 @@ fn list(dir: &Path) -> io::Result<Names> {
             .and_then(|stem| stem.to_str())
             .filter(|stem| stem.len() == 20)
             .and_then(|stem| stem.parse::<i64>().ok())
-            .filter(|number| *number >= 0);
+            .filter(|number| (0..=OFFSET_MAX).contains(number));
         match (number, extension) {
             (Some(base), "log") => _ = names.segments.insert(base),
             (Some(offset), "snapshot") => _ = names.snapshots.insert(offset),

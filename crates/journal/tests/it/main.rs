@@ -2,7 +2,9 @@
 
 mod append;
 mod crash;
+mod flush;
 mod full;
+mod hostile;
 mod read;
 mod support;
 mod trim;
