@@ -39,8 +39,8 @@ class Delivered:
 
 def make(partitions, flush):
     config = {"flush.messages": "1"} if flush == "1" else {}
-    made = AdminClient(COMMON).create_topics([NewTopic(topic, int(partitions), 1, config=config)])
-    made[topic].result(LIMIT)
+    admin = AdminClient(COMMON)
+    admin.create_topics([NewTopic(topic, int(partitions), 1, config=config)])[topic].result(LIMIT)
     return {}
 
 

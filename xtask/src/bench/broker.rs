@@ -29,7 +29,7 @@ pub(crate) struct Options {
     records: usize,
 
     /// Records a second while latency is measured.
-    #[arg(long, default_value_t = 300)]
+    #[arg(long, default_value_t = 100)]
     rate: usize,
 
     /// Seconds of each latency measurement.
