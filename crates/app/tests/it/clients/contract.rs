@@ -153,7 +153,10 @@ impl Client {
     pub(super) fn start(kind: Kind, bootstrap: String) -> Option<Self> {
         let mut command = lab::or_skip(kind.command())?;
         if kind == Kind::Kcat {
-            return Some(Self::Kcat(Kcat::new(bootstrap)));
+            let Self::Script(maker) = Self::start(Kind::Confluent, bootstrap.clone())? else {
+                unreachable!("it has a script");
+            };
+            return Some(Self::Kcat(Kcat { bootstrap, maker }));
         }
         command.args(["agent", &bootstrap]);
         let process = Process::start(&kind.to_string(), command);
@@ -216,7 +219,7 @@ impl Client {
     pub(super) fn member(&self, group: &str, topic: &str) -> Member {
         match self {
             Self::Script(agent) => Member::start(agent.kind, &agent.bootstrap, group, topic),
-            Self::Kcat(kcat) => Member::start(Kind::Kcat, kcat.bootstrap(), group, topic),
+            Self::Kcat(kcat) => Member::start(Kind::Kcat, &kcat.bootstrap, group, topic),
         }
     }
 }

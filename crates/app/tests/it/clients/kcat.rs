@@ -5,7 +5,7 @@ use std::{fs, str};
 
 use serde_json::{Value, json};
 
-use super::contract::{Kind, Producing, Read, Record};
+use super::contract::{Agent, Kind, Producing, Read, Record};
 
 /// Seconds for one call.
 const LIMIT_SECONDS: &str = "60";
@@ -18,18 +18,12 @@ const FORMAT: &str = "%p %o %T %K %S\n%k%s\n%h\n";
 const MEMBER_FORMAT: &str = "record %p %o %T %k %s\n";
 
 pub(super) struct Kcat {
-    bootstrap: String,
+    pub(super) bootstrap: String,
+    /// kcat has no admin calls: another client makes its topics.
+    pub(super) maker: Agent,
 }
 
 impl Kcat {
-    pub(super) fn new(bootstrap: String) -> Self {
-        Self { bootstrap }
-    }
-
-    pub(super) fn bootstrap(&self) -> &str {
-        &self.bootstrap
-    }
-
     /// Produces with one call for each run of records with the same partition and headers. Timestamps are its own.
     #[track_caller]
     pub(super) fn produce(&self, producing: Producing<'_>, records: &[Record]) {
@@ -134,19 +128,6 @@ impl Kcat {
         let mut command = self.command();
         command.arg("-L");
         listed(&output(command))
-    }
-
-    /// Asks for one topic, which makes it, and returns its number of partitions once there are any.
-    #[track_caller]
-    pub(super) fn describe(&self, topic: &str) -> Option<usize> {
-        let mut command = self.command();
-        command.args(["-L", "-t", topic]);
-        let found = listed(&output(command))
-            .into_iter()
-            .find(|(name, _)| name == topic);
-        found
-            .map(|(_, partitions)| partitions)
-            .filter(|partitions| *partitions > 0)
     }
 
     fn command(&self) -> Command {

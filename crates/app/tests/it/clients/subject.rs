@@ -22,7 +22,7 @@ impl Subject {
     pub(super) fn start() -> Self {
         match env::var("NUNCIO_TEST_BOOTSTRAP") {
             Ok(bootstrap) => Self::Other(bootstrap),
-            Err(_) => Self::Nuncio(Box::new(Setup::new(env!("CARGO_BIN_EXE_nuncio")).start())),
+            Err(_) => Self::Nuncio(Box::new(setup().start())),
         }
     }
 
@@ -36,7 +36,7 @@ impl Subject {
                 Some(Self::Apache(Box::new(apache)))
             }
             Err(_) => {
-                let setup = Setup::new(env!("CARGO_BIN_EXE_nuncio")).restartable();
+                let setup = setup().restartable();
                 Some(Self::Nuncio(Box::new(setup.start())))
             }
         }
@@ -76,6 +76,12 @@ impl Subject {
             Self::Other(bootstrap) => bootstrap,
         }
     }
+}
+
+/// Ours as it was built with the tests, or another build that `NUNCIO_TEST_BINARY` names.
+fn setup() -> Setup {
+    let built = env!("CARGO_BIN_EXE_nuncio");
+    Setup::new(env::var("NUNCIO_TEST_BINARY").unwrap_or_else(|_| built.to_owned()))
 }
 
 /// Returns a name that no earlier run left on a broker that lives on.
