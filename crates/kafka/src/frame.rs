@@ -13,6 +13,9 @@ use crate::{
 /// Room for a header and a small message.
 const FRAME_BYTES: usize = 256;
 
+/// The most bytes that room is made for at once while the rest of a frame is awaited.
+pub const READ_AHEAD_MAX: usize = 1 << 20;
+
 /// Why what a peer sends is not a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
@@ -90,7 +93,8 @@ pub fn is_flexible(api: ApiKey, version: i16) -> bool {
 
 /// Takes one whole frame off the front of what has been received, without its length.
 ///
-/// Returns `None` as long as bytes are missing, after making room for them.
+/// Returns `None` as long as bytes are missing, after making room for them, or for
+/// [`READ_AHEAD_MAX`] of them: a length alone, which costs its sender nothing, reserves no more.
 pub fn split(received: &mut BytesMut, limit: usize) -> Result<Option<Bytes>, FrameError> {
     let Some(length) = received.first_chunk() else {
         return Ok(None);
@@ -101,7 +105,7 @@ pub fn split(received: &mut BytesMut, limit: usize) -> Result<Option<Bytes>, Fra
         _ => return Err(FrameError::Length { length, limit }),
     };
     if received.len() - 4 < size {
-        received.reserve(4 + size - received.len());
+        received.reserve((4 + size - received.len()).min(READ_AHEAD_MAX));
         return Ok(None);
     }
     received.advance(4);

@@ -145,6 +145,13 @@ fn frames_are_split_at_their_lengths() {
 }
 
 #[test]
+fn a_length_alone_does_not_reserve_the_frame() {
+    let mut received = BytesMut::from(&(100i32 << 20).to_be_bytes()[..]);
+    assert_eq!(frame::split(&mut received, 200 << 20), Ok(None));
+    assert!((frame::READ_AHEAD_MAX..2 * frame::READ_AHEAD_MAX).contains(&received.capacity()));
+}
+
+#[test]
 fn frames_beyond_the_limit_are_refused() {
     for length in [-1, 101, i32::MAX] {
         let mut received = BytesMut::from(&length.to_be_bytes()[..]);
