@@ -8,6 +8,7 @@ mod groups;
 mod produce;
 mod serve;
 mod topics;
+mod up;
 
 use std::process::ExitCode;
 
@@ -26,6 +27,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Run a folder's services behind the gateway and over the broker, with one command.
+    Up(up::Arguments),
     /// Run gateway and broker on files or folders, reloaded as they change.
     Serve(serve::Arguments),
     /// Tell every problem of a configuration at once.
@@ -58,6 +61,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()?;
     match command {
+        Command::Up(arguments) => return runtime.block_on(up::run(arguments)),
         Command::Serve(arguments) => return runtime.block_on(serve::run(arguments)),
         Command::Check(arguments) => return check::run(arguments),
         Command::Explain(arguments) => return explain::run(arguments),

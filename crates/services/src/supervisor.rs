@@ -89,7 +89,7 @@ impl Supervisor {
             () = time::sleep(PREPARE_MAX) => {
                 instance.stop(&self.force).await;
                 let minutes = PREPARE_MAX.as_secs() / 60;
-                self.fail(format!("could not be prepared in {minutes} minutes")).await;
+                self.fail(format!("could not be prepared in {minutes} minutes"));
                 Turn::Failed
             }
             _ = instance.ended() => {
@@ -97,7 +97,7 @@ impl Supervisor {
                 if end.success {
                     return Turn::On;
                 }
-                self.fail(format!("could not be prepared: {}", end.reason)).await;
+                self.fail(format!("could not be prepared: {}", end.reason));
                 Turn::Failed
             }
         }
@@ -187,14 +187,13 @@ impl Supervisor {
         match launched {
             Ok(instance) => Ok(instance),
             Err(fault) => {
-                self.fail(fault.to_string()).await;
+                self.fail(fault.to_string());
                 Err(Turn::Failed)
             }
         }
     }
 
-    async fn fail(&self, reason: String) {
-        self.say(reason.clone()).await;
+    fn fail(&self, reason: String) {
         self.set(State::Failed, Some(reason));
     }
 
