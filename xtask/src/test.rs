@@ -6,6 +6,9 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 
+/// Where the shop's data lies in the test: kept from one run to the next, as a user's is.
+const SHOP_DATA: &str = "target/shop";
+
 /// What `cargo xtask test` may leave out.
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -45,6 +48,15 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
                 "up",
                 "examples/shop",
                 "--ci",
+                "--data",
+                SHOP_DATA,
+                // Free ports: the test runs beside a Nuncio that somebody uses.
+                "--gateway",
+                "127.0.0.1:0",
+                "--kafka",
+                "127.0.0.1:0",
+                "--admin",
+                "127.0.0.1:0",
             ]),
         )?;
     }

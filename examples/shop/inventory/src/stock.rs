@@ -14,7 +14,7 @@ use crate::events::{Item, Order};
 
 /// What the shop begins with.
 const BEGINNING: [(&str, u32); 3] =
-    [("coffee-grinder", 25), ("espresso-cup", 10_000), ("tea-pot", 1_000)];
+    [("coffee-grinder", 25), ("espresso-cup", 100_000), ("tea-pot", 1_000)];
 
 /// What became of an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
