@@ -61,7 +61,7 @@ impl Contender {
                 command.arg("--gateway").arg(task.listen.to_string());
                 command.args(["--admin", "127.0.0.1:0"]);
                 command.arg("--data").arg(task.folder.join("data"));
-                command.env("RUST_LOG", "error");
+                command.args(["--log", "error", "--no-access-log"]);
                 Ok(command)
             }
         }

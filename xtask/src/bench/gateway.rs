@@ -118,10 +118,10 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         .parent()
         .context("xtask has a parent")?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);
-    let packages: &[&str] = if options.nuncio.is_some() {
-        &["load"]
-    } else {
-        &["load", "app"]
+    let ours = options.without.as_deref() != Some("nuncio");
+    let packages: &[&str] = match ours && options.nuncio.is_none() {
+        true => &["load", "app"],
+        false => &["load"],
     };
     let built = contender::build(root, &target, packages)?;
     let mut contenders = Vec::new();
@@ -132,7 +132,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
             .map_or_else(|| contender::install_envoy(&target), Ok)?;
         contenders.push(Contender::Envoy(program));
     }
-    if options.without.as_deref() != Some("nuncio") {
+    if ours {
         let program = options
             .nuncio
             .clone()
