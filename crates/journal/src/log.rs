@@ -94,8 +94,10 @@ pub struct Log {
     leader_epoch: i32,
     /// Bytes were appended since the last flush began.
     dirty: bool,
-    /// Folders whose names must be on disk before what was appended counts as such.
-    dirs_dirty: Vec<PathBuf>,
+    /// Folders whose names must be on disk before what was appended counts as such, each with the
+    /// number of the change.
+    names_dirty: Vec<(u64, PathBuf)>,
+    names_changed: u64,
     since_checkpoint: u64,
     /// A failed append may have left bytes behind the last batch.
     uncut: bool,
@@ -139,12 +141,6 @@ impl Log {
             report,
         } = loaded;
         let fences = checkpoint.fences.clone();
-        let mut dirs_dirty = Vec::new();
-        if end == 0 {
-            // The folder and its first files may have been made just now.
-            dirs_dirty.push(dir.to_owned());
-            dirs_dirty.extend(dir.parent().map(Path::to_owned));
-        }
         let state = State {
             segments,
             fences,
@@ -159,11 +155,17 @@ impl Log {
             snapshots,
             leader_epoch: report.latest_epoch,
             dirty: false,
-            dirs_dirty,
+            names_dirty: Vec::new(),
+            names_changed: 0,
             since_checkpoint: report.scanned_bytes,
             uncut: false,
             failed: false,
         };
+        if end == 0 {
+            // The folder and its first files may have been made just now.
+            log.note_names(dir.to_owned());
+            log.note_names(dir.parent().unwrap_or(dir).to_owned());
+        }
         if !report.damaged.is_empty() {
             // The next start must not depend on finding the same damage by the same hints.
             log.checkpoint().map_err(failed)?;
@@ -331,7 +333,7 @@ impl Log {
         };
         epochs.assign(self.leader_epoch, base_offset);
         epochs.write(&self.shared.dir)?;
-        self.dirs_dirty.push(self.shared.dir.clone());
+        self.note_names(self.shared.dir.clone());
         self.shared.state_mut().epochs = epochs;
         Ok(())
     }

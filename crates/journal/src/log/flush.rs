@@ -24,6 +24,8 @@ pub struct Flush {
     file: Arc<File>,
     /// Folders with new names in them.
     dirs: Vec<PathBuf>,
+    /// How often names had changed by then.
+    names: u64,
     up_to: i64,
 }
 
@@ -38,6 +40,8 @@ impl Flush {
 impl Log {
     /// Puts everything that was appended on disk and returns the stable offset.
     pub fn flush(&mut self) -> Result<i64, AppendError> {
+        // What another flush has begun is not on disk before it has ended.
+        self.dirty |= self.shared.stable() < self.shared.end();
         match self.begin_flush()? {
             None => Ok(self.shared.stable()),
             Some(flush) => {
@@ -47,7 +51,7 @@ impl Log {
         }
     }
 
-    /// Starts to flush what was appended so far; `None` when everything is on disk.
+    /// Starts to flush what was appended so far; `None` when nothing was since the last flush began.
     ///
     /// [`Flush::run`] may run on another thread, and appending may go on meanwhile, as long as its
     /// outcome comes back to [`Log::end_flush`] in the order in which flushes began.
@@ -60,12 +64,22 @@ impl Log {
         }
         let file = self.active.segment.file()?;
         self.dirty = false;
-        let dirs = std::mem::take(&mut self.dirs_dirty);
         Ok(Some(Flush {
             file,
-            dirs,
+            dirs: self
+                .names_dirty
+                .iter()
+                .map(|(_, dir)| dir.clone())
+                .collect(),
+            names: self.names_changed,
             up_to: self.shared.end(),
         }))
+    }
+
+    /// Notes that names in a folder changed, which the next flush makes durable.
+    pub(super) fn note_names(&mut self, dir: PathBuf) {
+        self.names_changed += 1;
+        self.names_dirty.push((self.names_changed, dir));
     }
 
     /// Takes the outcome of a flush and returns the stable offset.
@@ -77,10 +91,15 @@ impl Log {
             self.failed = true;
             return Err(AppendError::Disk(error));
         }
+        if self.failed {
+            // The system tells of a failure once: this flush may owe its success to that.
+            return Err(AppendError::Failed);
+        }
+        self.names_dirty.retain(|(number, _)| *number > flush.names);
         self.shared
             .set_stable(self.shared.stable().max(flush.up_to));
         if self.since_checkpoint >= CHECKPOINT_BYTES
-            && !self.dirty
+            && self.shared.stable() == self.shared.end()
             && let Err(error) = self.checkpoint()
         {
             // The next start reads more, that is all.

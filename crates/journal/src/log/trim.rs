@@ -158,7 +158,7 @@ impl Log {
         self.checkpoint = loaded.checkpoint;
         self.shared.set_end(loaded.end);
         self.shared.set_stable(loaded.end);
-        self.dirs_dirty.push(dir);
+        self.note_names(dir);
         self.dirty = false;
         self.uncut = false;
         self.failed = false;

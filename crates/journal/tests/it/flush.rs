@@ -43,6 +43,35 @@ fn after_a_failed_flush_the_log_takes_nothing_more() {
 }
 
 #[test]
+fn a_roll_does_not_rely_on_a_flush_that_still_runs() {
+    let home = Home::new();
+    let (mut log, _) = home.open(Config::default());
+    append(&mut log, &batch(&["a"]));
+    let slow = log.begin_flush().expect("usable").expect("something to do");
+    log.roll(NOW).expect("rolled");
+    assert_eq!(log.stable_offset(), 1);
+    append(&mut log, &batch(&["b"]));
+    let result = slow.run();
+    assert_eq!(log.end_flush(&slow, result).expect("flushed"), 1);
+    assert_eq!(log.flush().expect("flushed"), 2);
+}
+
+#[test]
+fn a_flush_that_ends_well_after_another_failed_proves_nothing() {
+    let home = Home::new();
+    let (mut log, _) = home.open(Config::default());
+    append(&mut log, &batch(&["a"]));
+    let first = log.begin_flush().expect("usable").expect("something to do");
+    append(&mut log, &batch(&["b"]));
+    let second = log.begin_flush().expect("usable").expect("something to do");
+    log.end_flush(&first, Err(std::io::Error::other("gone")))
+        .expect_err("failed");
+    let late = log.end_flush(&second, Ok(()));
+    assert!(matches!(late, Err(AppendError::Failed)), "{late:?}");
+    assert_eq!(log.stable_offset(), 0);
+}
+
+#[test]
 fn a_roll_leaves_everything_before_it_on_disk() {
     let home = Home::new();
     let (mut log, _) = home.open(small());
