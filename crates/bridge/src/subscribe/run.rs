@@ -49,7 +49,8 @@ pub(super) struct Subscription {
     group: String,
     log: Log,
     courier: Arc<Courier>,
-    lag: Gauge,
+    open: Gauge,
+    disabled: Gauge,
 }
 
 /// Takes one record to its end, however many tries that needs.
@@ -112,9 +113,14 @@ impl Subscription {
                 .unwrap_or_else(|| format!("nuncio.{}", object.name)),
             log: log.clone(),
             courier: Arc::new(courier),
-            lag: metrics.gauge(
+            open: metrics.gauge(
                 "nuncio_subscribe_open",
                 "Records fetched and not yet done.",
+                &labels,
+            ),
+            disabled: metrics.gauge(
+                "nuncio_subscribe_disabled",
+                "1 when the service has answered 410 Gone and gets no more records.",
                 &labels,
             ),
         }
@@ -122,11 +128,13 @@ impl Subscription {
 
     /// Runs until stopped or disabled; a consumer that fails is opened again.
     pub(super) async fn run(self, stop: CancellationToken) {
+        self.disabled.set(0);
         while !stop.is_cancelled() {
             match self.consume(&stop).await {
                 Ok(Next::Stopped) => return,
                 Ok(Next::Reopen) => (),
                 Ok(Next::Disabled) => {
+                    self.disabled.set(1);
                     error!(subscription = %self.name, service = %self.spec.service, "the service answered 410 Gone: subscription disabled until it is changed or the process starts again");
                     return;
                 }
@@ -174,7 +182,7 @@ impl Subscription {
         };
         let ended = round.go(stop).await;
         round.finish().await;
-        self.lag.set(0);
+        self.open.set(0);
         if let Err(error) = consumer.close().await {
             warn!(subscription = %self.name, %error, "consumer did not leave its group cleanly");
         }
@@ -237,7 +245,7 @@ impl Round<'_> {
                 .spawn(async move { courier.deliver(&sent).await });
             self.under_way.insert(handle.id(), (record, handle));
         }
-        self.subscription.lag.set(self.lanes.load().0 as i64);
+        self.subscription.open.set(self.lanes.load().0 as i64);
     }
 
     /// Stops fetching while too much is open. Polling goes on, because it keeps the membership alive.
