@@ -26,7 +26,6 @@ mod api;
 mod chores;
 mod clock;
 mod connection;
-pub mod consume;
 mod core;
 mod dispatch;
 mod ensure;
@@ -177,6 +176,12 @@ struct Running {
     turn: AtomicUsize,
     /// Held for as long as the broker is open.
     _lock: File,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
 }
 
 impl Broker {

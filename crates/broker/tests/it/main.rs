@@ -1,0 +1,10 @@
+//! The broker over real sockets, with our own codec where real clients would never go.
+
+mod configs;
+mod fetches;
+mod groups;
+mod hostile;
+mod produces;
+mod restarts;
+mod stage;
+mod topics;
