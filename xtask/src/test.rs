@@ -35,6 +35,10 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
             ]),
         )?;
     }
+    if !options.quick {
+        println!("== generated files");
+        crate::reference::run(true)?;
+    }
     step("tests", cargo(["test", "--workspace"]))?;
     if !options.quick {
         step(
