@@ -14,6 +14,9 @@ pub(crate) const SOURCE_BYTES_MAX: usize = 32 << 20;
 /// Deepest nesting of lists and maps.
 const DEPTH_MAX: usize = 64;
 
+/// Most values in one text.
+const NODES_MAX: usize = 2_000_000;
+
 /// Nodes that the aliases of one document may add.
 const ALIASED_NODES_MAX: usize = 100_000;
 
@@ -189,9 +192,13 @@ pub(crate) fn documents(text: &str) -> Vec<Result<Node, Unreadable>> {
             hint: None,
         })];
     }
+    documents_within(text, NODES_MAX)
+}
+
+fn documents_within(text: &str, mut nodes_left: usize) -> Vec<Result<Node, Unreadable>> {
     let mut documents = Vec::new();
     for piece in pieces(text) {
-        read_piece(piece, &mut documents);
+        read_piece(piece, &mut nodes_left, &mut documents);
     }
     documents
 }
@@ -236,13 +243,17 @@ fn pieces(text: &str) -> Vec<Piece<'_>> {
     pieces
 }
 
-fn read_piece(piece: Piece<'_>, documents: &mut Vec<Result<Node, Unreadable>>) {
+fn read_piece(
+    piece: Piece<'_>,
+    nodes_left: &mut usize,
+    documents: &mut Vec<Result<Node, Unreadable>>,
+) {
     let mut options =
         granit_parser::options! { flow_nesting_limit: DEPTH_MAX, block_nesting_limit: DEPTH_MAX };
     options.set_emit_comments(false);
     let mut parser = Parser::new_from_str_with_options(piece.text, options);
     loop {
-        match read_document(&mut parser, &piece) {
+        match read_document(&mut parser, &piece, nodes_left) {
             Ok(Some(node)) if node.is_null() => (),
             Ok(Some(node)) => documents.push(Ok(node)),
             Ok(None) => return,
@@ -281,7 +292,11 @@ impl Piece<'_> {
 type Str<'a> = Parser<'a, granit_parser::StrInput<'a>>;
 
 /// Reads one document, iteratively, so that no nesting can exhaust the stack.
-fn read_document(parser: &mut Str<'_>, piece: &Piece<'_>) -> Result<Option<Node>, Unreadable> {
+fn read_document(
+    parser: &mut Str<'_>,
+    piece: &Piece<'_>,
+    nodes_left: &mut usize,
+) -> Result<Option<Node>, Unreadable> {
     let mut open: Vec<Open> = Vec::new();
     let mut anchors: HashMap<usize, Node> = HashMap::new();
     let mut aliased = 0;
@@ -379,6 +394,10 @@ fn read_document(parser: &mut Str<'_>, piece: &Piece<'_>) -> Result<Option<Node>
             }
             _ => continue,
         };
+        match nodes_left.checked_sub(1) {
+            Some(left) => *nodes_left = left,
+            None => return Err(refuse("the file holds too many values", "split it")),
+        }
         if anchor != 0 {
             aliased += node.weight;
             if aliased > ALIASED_NODES_MAX {
@@ -446,4 +465,32 @@ fn merged(entries: Vec<(Key, Node)>) -> Vec<(Key, Node)> {
         }
     }
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_holds_so_many_values_and_no_more() {
+        let good =
+            |text: &str, nodes_max| documents_within(text, nodes_max).iter().all(Result::is_ok);
+        assert!(good("[a, b]", 3));
+        assert!(!good("[a, b]", 2));
+        assert!(!good("[a]\n---\n[b]\n", 3), "all documents count together");
+    }
+
+    #[test]
+    fn pieces_begin_where_documents_do() {
+        let starts = |text| {
+            pieces(text)
+                .iter()
+                .map(|piece| piece.lines_before)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(starts("a: 1\n---\nb: 1\n--- # c\n---x: 1\n"), [0, 1, 3]);
+        assert_eq!(starts("# comment\n%YAML 1.2\n---\na: 1\n"), [0]);
+        assert_eq!(starts("---\n---\n"), [0, 1]);
+        assert_eq!(starts("a: |\n  ---\n  text\n"), [0]);
+    }
 }
