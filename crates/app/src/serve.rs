@@ -86,6 +86,8 @@ pub(crate) struct Options {
     pub(crate) place: Place,
     pub(crate) role: Option<Role>,
     pub(crate) access_log: bool,
+    /// Where services are that this process itself has given their places.
+    pub(crate) told: control::Overlay,
 }
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
@@ -97,6 +99,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         place: arguments.place,
         role: arguments.role,
         access_log: !arguments.telling.no_access_log,
+        told: control::Overlay::new(),
     };
     let running = Running::start(options).await?;
     for line in running.addresses().lines() {

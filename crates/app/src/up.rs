@@ -11,7 +11,7 @@ use std::process::{ExitCode, ExitStatus};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use model::Config;
+use model::{Config, Object, Service};
 use observe::log::Format;
 use services::Services;
 use services::board::Board;
@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 
+use crate::check;
 use crate::serve::{self, Running};
 use crate::up::show::Show;
 use crate::up::stream::Stream;
@@ -80,14 +81,28 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let force = CancellationToken::new();
     on_signals(stop.clone(), force.clone())?;
 
+    // What is wrong with the file is told by whoever runs it; here only its services matter.
+    let declared = check::read(vec![file.clone()])?.config.services;
+    let mut plan = plan(&declared, &arguments)?;
+    let places = declared.iter().zip(plan.services());
+    let told = places.map(|(service, placed)| {
+        let name = (service.namespace.clone(), service.name.clone());
+        (name, vec![placed.address])
+    });
     let running = Running::start(serve::Options {
         config: vec![file],
         place: arguments.place.clone(),
         role: None,
         access_log: arguments.access_log,
+        told: told.collect(),
     })
     .await?;
-    let outcome = beside(&running, &arguments, &stop, &force).await;
+    let doors = doors(&running)?;
+    plan.surround(Surroundings {
+        kafka: doors.kafka.clone(),
+        gateway: format!("http://{}", doors.gateway),
+    });
+    let outcome = beside(&running, &plan, &doors, &arguments, &stop, &force).await;
     running.end().await;
 
     Ok(match outcome? {
@@ -105,24 +120,15 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 /// Runs the services beside gateway and broker until it is time to stop, and stops them.
 async fn beside(
     running: &Running,
+    plan: &Plan,
+    doors: &Doors,
     arguments: &Arguments,
     stop: &CancellationToken,
     force: &CancellationToken,
 ) -> anyhow::Result<Outcome> {
-    let control = running.control();
-    let config = control.current().config.clone();
-    let doors = doors(running)?;
-    let plan = plan(&config, arguments, &doors)?;
-    for (declared, service) in config.services.iter().zip(plan.services()) {
-        control.tell(
-            &declared.namespace,
-            &declared.name,
-            Some(vec![service.address]),
-        );
-    }
-
+    let config = running.control().current().config.clone();
     let (services, lines) =
-        Services::start(&plan).context("could not start `sh`, which runs the services")?;
+        Services::start(plan).context("could not start `sh`, which runs the services")?;
     let names = plan
         .services()
         .iter()
@@ -133,15 +139,7 @@ async fn beside(
         board: services.board(),
         stop: stop.clone(),
     };
-    let outcome = watch(
-        &mut show,
-        services.board(),
-        &config,
-        arguments,
-        &doors,
-        stop,
-    )
-    .await;
+    let outcome = watch(&mut show, services.board(), &config, arguments, doors, stop).await;
 
     if stop.is_cancelled() {
         show.text("\nstopping; once more Ctrl-C does not wait for it\n");
@@ -261,7 +259,7 @@ fn doors(running: &Running) -> anyhow::Result<Doors> {
 }
 
 /// Makes the plan from what the user declared.
-fn plan(config: &Config, arguments: &Arguments, doors: &Doors) -> anyhow::Result<Plan> {
+fn plan(declared: &[Object<Service>], arguments: &Arguments) -> anyhow::Result<Plan> {
     // Services run in folders of their own: what they are told must not depend on ours.
     let absolute = |path: &Path| {
         let absolute = std::path::absolute(path);
@@ -269,17 +267,8 @@ fn plan(config: &Config, arguments: &Arguments, doors: &Doors) -> anyhow::Result
     };
     let folder = absolute(&arguments.folder)?;
     let data = absolute(&arguments.place.data)?.join("services");
-    let specs = config
-        .services
-        .iter()
-        .map(|service| Spec::of(service, &folder))
-        .collect();
-    let mut plan = Plan::new(specs, &data)?;
-    plan.surround(Surroundings {
-        kafka: doors.kafka.clone(),
-        gateway: format!("http://{}", doors.gateway),
-    });
-    Ok(plan)
+    let specs = declared.iter().map(|service| Spec::of(service, &folder));
+    Ok(Plan::new(specs.collect(), &data)?)
 }
 
 /// The first signal asks for an orderly stop, the second for an immediate one, the third ends us alone.

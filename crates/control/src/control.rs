@@ -35,6 +35,9 @@ pub struct Options {
 
     /// How long files must stay the same before they are taken, so that nobody is caught in the middle of writing.
     pub settle: Duration,
+
+    /// Addresses that are known from the start, as [`Control::tell`] would tell them.
+    pub told: Overlay,
 }
 
 impl Options {
@@ -45,6 +48,7 @@ impl Options {
             model: read::Options::default(),
             poll: Duration::from_secs(5),
             settle: Duration::from_millis(20),
+            told: Overlay::new(),
         }
     }
 }
@@ -80,13 +84,13 @@ pub struct Control {
 }
 
 /// Addresses that are told by other means than files, by namespace and service.
-type Overlay = BTreeMap<(String, String), Vec<SocketAddr>>;
+pub type Overlay = BTreeMap<(String, String), Vec<SocketAddr>>;
 
 impl Control {
     /// Reads everything once, then goes on watching until told to stop. What could be read runs; all else is in `problems`.
     pub async fn start(options: Options, metrics: &Metrics, stop: CancellationToken) -> Control {
         let wake = Arc::new(Notify::new());
-        let overlay = Arc::new(Mutex::new(Overlay::new()));
+        let overlay = Arc::new(Mutex::new(options.told.clone()));
         let first = Published {
             config: Arc::new(Config::default()),
             version: 0,

@@ -8,4 +8,4 @@ pub mod files;
 pub mod merge;
 mod watch;
 
-pub use control::{Control, Options, Published};
+pub use control::{Control, Options, Overlay, Published};

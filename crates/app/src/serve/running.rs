@@ -86,7 +86,10 @@ impl Running {
         let started = Instant::now();
         let stop = CancellationToken::new();
         let metrics = Metrics::default();
-        let from = control::Options::new(options.config.clone());
+        let from = control::Options {
+            told: options.told.clone(),
+            ..control::Options::new(options.config.clone())
+        };
         let control = Control::start(from, &metrics, stop.clone()).await;
         let config = control.current().config.clone();
         let mut tasks = JoinSet::new();
