@@ -1,5 +1,8 @@
 //! The wire held against its tables, against another implementation, and against hostile bytes.
 
+#[macro_use]
+mod list;
+
 mod blobs;
 mod cases;
 mod frames;
