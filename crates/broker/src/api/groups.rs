@@ -27,6 +27,9 @@ use crate::group::terms::{Join, Joined, Refusal, State, Sync, Synced};
 use crate::node::NODE_ID;
 
 const KEY_TYPE_GROUP: i8 = 0;
+/// Most that a member may tell about itself, and most that a leader may assign: it stays in memory.
+const MEMBER_BYTES_MAX: usize = 1 << 20;
+const ASSIGNMENTS_BYTES_MAX: usize = 16 << 20;
 /// Read, delete and describe: nobody is refused anything yet.
 const GROUP_OPERATIONS: i32 = 1 << 3 | 1 << 6 | 1 << 8;
 
@@ -46,6 +49,7 @@ pub(crate) fn code_of(refusal: Refusal) -> ErrorCode {
         Refusal::NonEmpty => ErrorCode::NonEmptyGroup,
         Refusal::NotFound => ErrorCode::GroupIdNotFound,
         Refusal::Subscribed => ErrorCode::GroupSubscribedToTopic,
+        Refusal::TooLarge => ErrorCode::InvalidRequest,
     }
 }
 
@@ -119,7 +123,17 @@ pub(crate) async fn join(call: Call, request: JoinGroupRequest) -> JoinGroupResp
         id_required: call.version >= 4 && request.group_instance_id.is_none(),
         may_skip_assignment: call.version >= 9,
     };
-    match call.core().groups.join(&request.group_id, join).await {
+    let size: usize = join
+        .protocols
+        .iter()
+        .map(|one| one.metadata.len() + one.name.len())
+        .sum();
+    let answer = if size > MEMBER_BYTES_MAX {
+        Err((Refusal::TooLarge, join.member_id))
+    } else {
+        call.core().groups.join(&request.group_id, join).await
+    };
+    match answer {
         Ok(joined) => joined_answer(joined),
         Err((refusal, member_id)) => JoinGroupResponse {
             error_code: code_of(refusal).code(),
@@ -169,7 +183,17 @@ pub(crate) async fn sync(call: Call, request: SyncGroupRequest) -> SyncGroupResp
             .map(|one| (one.member_id, Bytes::copy_from_slice(&one.assignment)))
             .collect(),
     };
-    match call.core().groups.sync(&request.group_id, sync).await {
+    let size: usize = sync
+        .assignments
+        .iter()
+        .map(|(_, assignment)| assignment.len())
+        .sum();
+    let answer = if size > ASSIGNMENTS_BYTES_MAX {
+        Err(Refusal::TooLarge)
+    } else {
+        call.core().groups.sync(&request.group_id, sync).await
+    };
+    match answer {
         Ok(Synced {
             protocol_type,
             protocol,

@@ -44,7 +44,7 @@ pub(super) struct Held {
 
 impl Held {
     /// True when nothing would be lost without it.
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.group.is_idle()
             && self.stored.is_none()
             && self.offsets.is_empty()
@@ -353,6 +353,7 @@ impl Coordinator {
 
     /// Forgets what all groups have committed for a topic that is gone.
     pub(crate) async fn forget_topic(&self, topic: &str) -> Result<(), Refusal> {
+        self.settled().await?;
         let ids: Vec<String> = {
             let groups = self.groups.lock();
             let reads = |held: &Held| held.offsets.keys().any(|place| &*place.0 == topic);
@@ -364,7 +365,7 @@ impl Coordinator {
                 .collect()
         };
         for group_id in ids {
-            self.forget(&group_id, |place, _| &*place.0 == topic, false)
+            self.forget(&group_id, |place, _| &*place.0 == topic, Why::TopicGone)
                 .await?;
         }
         Ok(())
@@ -389,17 +390,31 @@ impl Coordinator {
                     committed.at_ms <= before && !kept.iter().any(|topic| **topic == *place.0)
                 }
             };
-            self.forget(&group_id, old, true).await?;
+            self.forget(&group_id, old, Why::Expired).await?;
         }
         Ok(())
     }
 
-    /// Forgets the offsets that `old` chooses, and with `whole` also a group that has nothing left.
+    /// Waits until every change that is queued now has taken effect.
+    async fn settled(&self) -> Result<(), Refusal> {
+        let (done, settled) = oneshot::channel();
+        let entry = Entry {
+            records: Records::new(),
+            then: Then::Done { done },
+        };
+        self.changes
+            .send(entry)
+            .await
+            .map_err(|_| Refusal::NotStored)?;
+        settled.await.unwrap_or(Err(Refusal::NotStored))
+    }
+
+    /// Forgets the offsets that `old` chooses, and a group that has expired as a whole.
     async fn forget(
         &self,
         group_id: &str,
         old: impl Fn(&Place, &Committed) -> bool,
-        whole: bool,
+        why: Why,
     ) -> Result<(), Refusal> {
         let room = self
             .changes
@@ -410,7 +425,7 @@ impl Coordinator {
         let Some(held) = groups.held.get(group_id) else {
             return Ok(());
         };
-        if held.committing > 0 {
+        if why == Why::Expired && held.committing > 0 {
             return Ok(()); // what is being written would be hit by an older decision
         }
         let chosen = held
@@ -419,7 +434,7 @@ impl Coordinator {
             .filter(|(place, committed)| old(place, committed));
         let places: Vec<Place> = chosen.map(|(place, _)| place.clone()).collect();
         let left = held.offsets.len() - places.len();
-        let whole = whole && left == 0 && held.group.is_idle();
+        let whole = why == Why::Expired && left == 0 && held.group.is_idle();
         if places.is_empty() && !(whole && held.stored.is_some()) {
             return Ok(());
         }
@@ -597,6 +612,13 @@ impl Coordinator {
             }
         }
     }
+}
+
+/// Why offsets are forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Why {
+    Expired,
+    TopicGone,
 }
 
 /// What of a group's offsets may expire.

@@ -285,6 +285,9 @@ fn apply(coordinator: &Coordinator, groups: &mut Groups, then: Then, durable: bo
                 for place in &places {
                     held.offsets.remove(place);
                 }
+                if held.is_empty() {
+                    groups.held.remove(&group);
+                }
             }
             if let Some(done) = done {
                 _ = done.send(outcome); // the client may have left

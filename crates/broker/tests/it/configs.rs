@@ -194,3 +194,35 @@ async fn sizes_are_told_per_partition() {
         i64::try_from(records.len()).expect("small")
     );
 }
+
+#[tokio::test]
+async fn old_records_go_by_themselves() {
+    let stage = Stage::open_with(|options| {
+        options.retention_check = std::time::Duration::from_millis(20);
+    })
+    .await;
+    let mut client = stage.client().await;
+    client.create("t", 1, &[("retention.ms", "1000")]).await;
+    client.create("kept", 1, &[]).await;
+    let old = crate::stage::now_ms() - 3_600_000;
+    for topic in ["t", "kept"] {
+        client
+            .produce(9, topic, -1, crate::stage::stamped(&["old"], old, None))
+            .await;
+    }
+    let start = |name: &str| {
+        let topics = stage.broker.topics();
+        let topic = topics.into_iter().find(|topic| topic.name == name);
+        topic.expect("there").partitions[0].start
+    };
+    let gone = async {
+        while start("t") == 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    let limit = std::time::Duration::from_secs(20);
+    tokio::time::timeout(limit, gone)
+        .await
+        .expect("gone in time");
+    assert_eq!((start("t"), start("kept")), (1, 0));
+}
