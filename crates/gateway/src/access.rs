@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use http::{HeaderValue, Method, Request, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header};
 use http_body::Body;
 use jiff::Timestamp;
 use observe::access::Line;
@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use crate::body::Broken;
 use crate::listener::Connection;
 use crate::listener::watch::Handed;
+use crate::policy::forward::X_REQUEST_ID;
 use crate::refusal::Refusal;
 use crate::snapshot::Route;
 
@@ -71,9 +72,9 @@ impl Ticket {
     }
 
     /// The ids are known.
-    pub(crate) fn identified(&mut self, request_id: &HeaderValue, trace_id: u128) {
+    pub(crate) fn identified(&mut self, headers: &HeaderMap, trace_id: u128) {
         if let Some(line) = &mut self.line {
-            line.request_id = text(request_id);
+            line.request_id = headers.get(&X_REQUEST_ID).map(text).unwrap_or_default();
             line.trace_id = Some(trace_id);
         }
     }

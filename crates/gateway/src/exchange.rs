@@ -162,9 +162,9 @@ fn main_road(
             trusted,
         },
     );
-    let request_id = forward::request_id(headers, settings.request_id_kept || trusted);
+    forward::request_id(headers, settings.request_id_kept || trusted);
     let trace = forward::trace(headers);
-    ticket.identified(&request_id, trace.trace_id);
+    ticket.identified(headers, trace.trace_id);
 
     let body = if body.is_end_stream() {
         RequestBody::empty()

@@ -476,41 +476,57 @@ mod tests {
         fields_max: 10,
     };
 
-    /// Scans the bytes in one piece and one by one; both must agree.
-    #[track_caller]
-    fn check(text: &str, expected: Expect) {
-        let bytes = text.as_bytes();
-        let mut scanner = Scanner {
+    fn scanner() -> Scanner {
+        Scanner {
             phase: Phase::Head,
             limits: LIMITS,
             heads: 0,
-        };
-        let (pass, then) = scanner.scan(bytes);
-        expected.assert_eq(&format!(
-            "{} heads, {pass} of {} bytes, {then:?}",
-            scanner.heads,
-            bytes.len()
-        ));
+        }
+    }
 
-        let mut single = Scanner {
-            phase: Phase::Head,
-            limits: LIMITS,
-            heads: 0,
-        };
+    /// Scans in one piece: heads that passed, bytes that passed, and what stopped it.
+    fn whole(bytes: &[u8]) -> (u64, usize, Then) {
+        let mut scanner = scanner();
+        let (pass, then) = scanner.scan(bytes);
+        (scanner.heads, pass, then)
+    }
+
+    /// The same, byte by byte.
+    fn single(bytes: &[u8]) -> (u64, usize, Then) {
+        let mut scanner = scanner();
         let (mut start, mut last) = (0, Then::Done);
         for end in 1..=bytes.len() {
-            let (passed, then) = single.scan(&bytes[start..end]);
+            let (passed, then) = scanner.scan(&bytes[start..end]);
             start += passed;
             last = then;
             if matches!(last, Then::Refuse(_) | Then::Break) {
                 break;
             }
         }
-        assert_eq!(
-            (single.heads, start, last),
-            (scanner.heads, pass, then),
-            "byte by byte: {text:?}"
-        );
+        (scanner.heads, start, last)
+    }
+
+    #[track_caller]
+    fn check(text: &str, expected: Expect) {
+        let bytes = text.as_bytes();
+        let (heads, pass, then) = whole(bytes);
+        expected.assert_eq(&format!(
+            "{heads} heads, {pass} of {} bytes, {then:?}",
+            bytes.len()
+        ));
+        assert_eq!(single(bytes), (heads, pass, then), "byte by byte: {text:?}");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn pieces_change_nothing(parts in proptest::collection::vec(proptest::sample::select(vec![
+            "GET / HTTP/1.1\r\n", "POST /x HTTP/1.1\r\n", "host: a\r\n", "\r\n", "content-length: 3\r\n",
+            "transfer-encoding: chunked\r\n", "upgrade: x\r\n", "x: y\r\n", "3\r\n", "abc", "abc\r\n", "0\r\n", "a;b=c\r\n",
+            " ", "\n", "\r", ":", "\0", "x",
+        ]), 0..24)) {
+            let text = parts.concat();
+            proptest::prop_assert_eq!(whole(text.as_bytes()), single(text.as_bytes()), "{:?}", text);
+        }
     }
 
     #[test]
@@ -573,12 +589,7 @@ mod tests {
             "0\r\nx: y\n",
         ] {
             let text = chunked(body);
-            let mut scanner = Scanner {
-                phase: Phase::Head,
-                limits: LIMITS,
-                heads: 0,
-            };
-            let (_, then) = scanner.scan(text.as_bytes());
+            let (_, _, then) = whole(text.as_bytes());
             assert_eq!(then, Then::Break, "{body:?}");
         }
     }

@@ -123,17 +123,16 @@ fn is_trusted_only(name: &HeaderName) -> bool {
     name.starts_with("x-forwarded-") || name.starts_with("x-envoy-") || name == "forwarded"
 }
 
-/// Gives the request an id, unless the client's is kept; returns it.
-pub(crate) fn request_id(headers: &mut HeaderMap, kept: bool) -> HeaderValue {
-    if kept && let Some(id) = headers.get(&X_REQUEST_ID) {
-        return id.clone();
+/// Gives the request an id, unless the client's is kept.
+pub(crate) fn request_id(headers: &mut HeaderMap, kept: bool) {
+    if kept && headers.contains_key(&X_REQUEST_ID) {
+        return;
     }
     let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
     let text = Uuid::new_v4().hyphenated().encode_lower(&mut text);
     let id =
         HeaderValue::from_str(text).expect("hexadecimal digits and hyphens are a header value");
-    headers.insert(X_REQUEST_ID, id.clone());
-    id
+    headers.insert(X_REQUEST_ID, id);
 }
 
 /// Continues the client's trace, or starts one; returns this request's place in it.
