@@ -1,4 +1,6 @@
 //! The binary as its users meet it.
 
 mod clients;
+mod commands;
+mod serve;
 mod up;

@@ -1,0 +1,219 @@
+//! The commands that start nothing, and those that speak to a broker.
+
+use std::fs;
+use std::io::Write as _;
+use std::process::{Command, Output, Stdio};
+
+use testkit::nuncio::{Nuncio, Setup};
+
+fn nuncio(arguments: &[&str], input: &str) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_nuncio"))
+        .args(arguments)
+        .env_remove("KAFKA_BOOTSTRAP_SERVERS")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary was built");
+    child
+        .stdin
+        .take()
+        .expect("it is piped")
+        .write_all(input.as_bytes())
+        .expect("it reads its input");
+    child.wait_with_output().expect("it ends")
+}
+
+#[track_caller]
+fn good(arguments: &[&str], input: &str) -> String {
+    let output = nuncio(arguments, input);
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "{arguments:?}: {}\n{told}",
+        output.status
+    );
+    String::from_utf8(output.stdout).expect("text")
+}
+
+#[track_caller]
+fn bad(arguments: &[&str]) -> String {
+    let output = nuncio(arguments, "");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
+#[test]
+fn check_tells_every_problem_with_its_place() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("nuncio.yaml");
+    let path = file.to_str().expect("text");
+    fs::write(
+        &file,
+        "routes:\n- { prefx: /a/, service: s }\n- { prefix: /b/, service: s, weight: 200 }\n",
+    )
+    .expect("written");
+    let told = bad(&["check", path]);
+    for part in [
+        "unknown field `prefx`",
+        "did you mean `prefix`?",
+        &format!("{path}:2:5"),
+        "2 | - { prefx: /a/, service: s }",
+        &format!("{path}:3:"),
+        "2 errors",
+    ] {
+        assert!(told.contains(part), "`{part}` is missing in\n{told}");
+    }
+    fs::write(&file, "routes:\n- { prefix: /a/, service: s }\n").expect("written");
+    assert_eq!(good(&["check", path], ""), "good: 1 route\n");
+    assert!(bad(&["check", "/does/not/exist"]).contains("no file or folder"));
+}
+
+#[test]
+fn explain_says_who_wins_and_why_others_lose() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("nuncio.yaml");
+    let path = file.to_str().expect("text");
+    let routes = "routes:\n- { prefix: /a/, service: all }\n- { prefix: /a/, service: acme, headers: { x-tenant: acme } }\n";
+    fs::write(&file, routes).expect("written");
+    let told = good(
+        &[
+            "explain",
+            path,
+            "--",
+            "GET",
+            "http://shop.example/a/b",
+            "-H",
+            "x-tenant: acme",
+        ],
+        "",
+    );
+    assert!(told.contains("acme") && told.contains("others"), "{told}");
+    let told = good(
+        &["explain", path, "--json", "--", "http://shop.example/a/b"],
+        "",
+    );
+    let told: serde_json::Value = serde_json::from_str(&told).expect("JSON");
+    let taker = &told["outcome"]["routed"][0];
+    assert_eq!(
+        (
+            &taker["destination"]["service"]["service"],
+            &taker["destination"]["service"]["path"]
+        ),
+        (&"all".into(), &"/b".into())
+    );
+    assert!(bad(&["explain", path, "--", "/nowhere"]).contains("404"));
+}
+
+struct Broker(Nuncio);
+
+impl Broker {
+    fn start() -> Self {
+        Broker(
+            Setup::new(env!("CARGO_BIN_EXE_nuncio"))
+                .argument("--role")
+                .argument("broker")
+                .start(),
+        )
+    }
+
+    #[track_caller]
+    fn ask(&self, arguments: &[&str], input: &str) -> String {
+        let bootstrap = self.0.kafka().to_string();
+        good(&[arguments, &["--bootstrap", &bootstrap]].concat(), input)
+    }
+}
+
+#[test]
+fn topics_records_and_groups_can_be_looked_at_and_changed() {
+    let broker = Broker::start();
+    broker.ask(
+        &[
+            "topics",
+            "create",
+            "t",
+            "-p",
+            "2",
+            "-c",
+            "retention.ms=60000",
+        ],
+        "",
+    );
+    let stored = broker.ask(
+        &["produce", "t", "hello", "-k", "a", "-p", "0", "-H", "x=y"],
+        "",
+    );
+    assert_eq!(stored, "stored in t partition 0 at offset 0\n");
+    assert_eq!(
+        broker.ask(&["produce", "t", "-K", ":"], "b:1\nb:2\n"),
+        "stored 2 records in t\n"
+    );
+    assert!(
+        broker
+            .ask(&["topics", "list"], "")
+            .contains("t      2           3\n")
+    );
+    assert!(
+        broker
+            .ask(&["topics", "describe", "t"], "")
+            .contains("retention.ms")
+    );
+
+    let mut values: Vec<String> = broker
+        .ask(&["consume", "t", "-e"], "")
+        .lines()
+        .map(str::to_owned)
+        .collect();
+    values.sort();
+    assert_eq!(values, ["1", "2", "hello"]);
+    let json = broker.ask(&["consume", "t", "-g", "g", "-n", "3", "--json"], "");
+    assert!(
+        json.contains(r#""headers":[["x","y"]],"key":"a""#),
+        "{json}"
+    );
+
+    assert!(broker.ask(&["groups", "list"], "").contains("g      Empty"));
+    let lag = |text: &str| -> i64 {
+        let lags = text.lines().filter(|line| line.starts_with("t "));
+        lags.map(|line| {
+            line.split_whitespace()
+                .last()
+                .expect("a column")
+                .parse::<i64>()
+                .expect("a number")
+        })
+        .sum()
+    };
+    assert_eq!(lag(&broker.ask(&["groups", "describe", "g"], "")), 0);
+    broker.ask(
+        &[
+            "groups",
+            "reset",
+            "g",
+            "-t",
+            "t",
+            "--to",
+            "earliest",
+            "--execute",
+        ],
+        "",
+    );
+    assert_eq!(lag(&broker.ask(&["groups", "describe", "g"], "")), 3);
+    broker.ask(&["topics", "alter", "t", "-p", "4"], "");
+    broker.ask(&["groups", "delete", "g"], "");
+    broker.ask(&["topics", "delete", "t"], "");
+    assert!(!broker.ask(&["topics", "list"], "").contains("t "));
+}
+
+#[test]
+fn a_broker_that_is_not_there_is_one_clear_line() {
+    let told = bad(&["topics", "list", "--bootstrap", "127.0.0.1:1"]);
+    assert!(
+        told.starts_with("nuncio: no broker answers at 127.0.0.1:1"),
+        "{told}"
+    );
+}
