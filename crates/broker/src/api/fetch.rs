@@ -11,6 +11,7 @@ use kafka::messages::fetch::{
 };
 use kafka::record::batches;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio::task::spawn_blocking;
 use tokio::time::{self, Instant};
 use tracing::error;
 
@@ -21,6 +22,10 @@ use crate::topic::Topic;
 
 /// Longest wait for more records, whatever the client wants.
 const WAIT_MAX: Duration = Duration::from_secs(5 * 60);
+
+/// Reads that may take more than this go to a thread that may wait for the disk; a reader that keeps
+/// up asks for less, and finds it in the page cache.
+const BYTES_READ_AT_ONCE: usize = 256 << 10;
 
 type Memory = Option<OwnedSemaphorePermit>;
 
@@ -37,7 +42,7 @@ pub(crate) async fn handle(call: &Call, request: FetchRequest) -> (FetchResponse
     let wait = u64::try_from(request.max_wait_ms).unwrap_or(0);
     let deadline = Instant::now() + Duration::from_millis(wait).min(WAIT_MAX);
     let bytes_min = usize::try_from(request.min_bytes).unwrap_or(0);
-    let asked = Asked::new(call, request);
+    let asked = Arc::new(Asked::new(call, request));
 
     let answer = wait_for(call, &asked, wait, deadline, bytes_min).await;
     asked.count(&answer.0);
@@ -46,7 +51,7 @@ pub(crate) async fn handle(call: &Call, request: FetchRequest) -> (FetchResponse
 
 async fn wait_for(
     call: &Call,
-    asked: &Asked,
+    asked: &Arc<Asked>,
     wait: u64,
     deadline: Instant,
     bytes_min: usize,
@@ -164,14 +169,14 @@ impl Asked {
         expected.min(self.bytes_max)
     }
 
-    async fn read_now(&self, call: &Call) -> (FetchResponse, Memory) {
+    async fn read_now(self: &Arc<Self>, call: &Call) -> (FetchResponse, Memory) {
         let (response, memory, _) = self.read(call).await;
         (response, memory)
     }
 
     /// Reads once, within the memory for fetches; the flag says that something is wrong, so that
     /// waiting is no use.
-    async fn read(&self, call: &Call) -> (FetchResponse, Memory, bool) {
+    async fn read(self: &Arc<Self>, call: &Call) -> (FetchResponse, Memory, bool) {
         let core = call.core();
         let share = self.expected().min(core.limits.fetches_bytes_max);
         let mut memory = match u32::try_from(share) {
@@ -183,7 +188,21 @@ impl Asked {
                 .await
                 .ok(),
         };
-        let (response, failed) = self.read_all(call);
+        let (response, failed) = if share <= BYTES_READ_AT_ONCE {
+            self.read_all(call)
+        } else {
+            let (asked, caller) = (self.clone(), call.clone());
+            let reading = spawn_blocking(move || asked.read_all(&caller));
+            reading.await.unwrap_or_else(|cause| {
+                error!(error = %cause, "could not read");
+                let code = ErrorCode::UnknownServerError.code();
+                let refused = FetchResponse {
+                    error_code: code,
+                    ..FetchResponse::default()
+                };
+                (refused, true)
+            })
+        };
         let used = response_bytes(&response);
         if let Some(memory) = &mut memory {
             let spare = memory.num_permits().saturating_sub(used);

@@ -87,6 +87,21 @@ fn offered((api, min_version, max_version): (ApiKey, i16, i16)) -> ApiVersion {
 mod tests {
     use super::*;
 
+    /// The page that tells users what is offered must say the same.
+    #[test]
+    fn the_reference_page_is_up_to_date() {
+        let page = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../../docs/reference/kafka-protocol.md"
+        );
+        let page = std::fs::read_to_string(page).expect("the page is there");
+        let mut table = String::new();
+        for (api, first, last) in OFFERED {
+            table += &format!("| {} | {} | {first}-{last} |\n", *api as i16, api.name());
+        }
+        assert!(page.contains(&table), "the table should be:\n{table}");
+    }
+
     #[test]
     fn what_is_offered_can_be_read() {
         for (api, first, last) in OFFERED {
