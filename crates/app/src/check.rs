@@ -54,7 +54,7 @@ pub(crate) struct Read {
 pub(crate) fn read(named: Vec<PathBuf>) -> anyhow::Result<Read> {
     let files = control::files::read(&or_here(named)?);
     let sources = files.sources;
-    let loaded = model::load::load(&sources, &model::read::Options::default());
+    let loaded = model::load::load(&sources, &model_options());
     let (_, found) = Table::build(&loaded.config);
     let mut problems = files.problems;
     problems.extend(loaded.problems);
@@ -72,6 +72,14 @@ pub(crate) fn read(named: Vec<PathBuf>) -> anyhow::Result<Read> {
         problems,
         sources,
     })
+}
+
+/// Returns what decides which objects count: `AMBASSADOR_ID`, as Ambassador reads it.
+pub(crate) fn model_options() -> model::read::Options {
+    match std::env::var("AMBASSADOR_ID") {
+        Ok(id) if !id.is_empty() => model::read::Options { ambassador_id: id },
+        _ => model::read::Options::default(),
+    }
 }
 
 fn verdict(config: &Config, problems: &[Problem]) -> String {

@@ -20,6 +20,7 @@ use gateway::route::explain::{Question, explain};
 use model::Config;
 use observe::access::AccessLog;
 use observe::metrics::Metrics;
+use rustix::process::{Resource, Rlimit};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -84,10 +85,12 @@ impl Running {
     /// Starts everything that the role asks for and returns once it serves the first configuration.
     pub(crate) async fn start(options: Options) -> anyhow::Result<Self> {
         let started = Instant::now();
+        raise_open_files();
         let stop = CancellationToken::new();
         let metrics = Metrics::default();
         let from = control::Options {
             told: options.told.clone(),
+            model: check::model_options(),
             ..control::Options::new(options.config.clone())
         };
         let control = Control::start(from, &metrics, stop.clone()).await;
@@ -185,6 +188,21 @@ impl Running {
             broker.close().await;
         }
         info!("ended");
+    }
+}
+
+/// Raises the soft limit of open files to the hard one: each connection and each partition's files count.
+fn raise_open_files() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    if limit.current == limit.maximum {
+        return;
+    }
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = rustix::process::setrlimit(Resource::Nofile, raised) {
+        warn!(%error, open_files_max = limit.current, "the limit of open files stays low");
     }
 }
 

@@ -175,7 +175,7 @@ pub(super) fn form(
             if rest > 0 {
                 let what = format!(
                     "the weights of these routes leave {} % to the next route that matches, or to 404",
-                    (rest * 100).div_ceil(WHOLE)
+                    (rest * 100 + WHOLE / 2) / WHOLE
                 );
                 findings.push(Finding {
                     rules: shared,
