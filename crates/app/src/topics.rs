@@ -201,8 +201,8 @@ async fn alter(
             .await?;
         each(
             results
-                .into_iter()
-                .map(|(_, result)| (topic.to_owned(), result))
+                .into_values()
+                .map(|result| (topic.to_owned(), result))
                 .collect(),
             "changed",
         )?;

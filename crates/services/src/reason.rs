@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-/// Lines of standard error that are looked at.
-const LINES_KEPT_MAX: usize = 50;
+/// Lines of standard error that are looked at; a stack trace stands between the reason and the end.
+const LINES_KEPT_MAX: usize = 200;
 
 /// The longest reason; it has to fit on a line of a table.
 const REASON_CHARS_MAX: usize = 200;
@@ -95,6 +95,13 @@ mod tests {
             "thread 'main' panicked at src/main.rs:2:5:\nno stock file\n\
              note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace\n",
             expect!["no stock file"],
+        );
+        let trace: String = (0..100)
+            .map(|depth| format!("  {depth}: called\n"))
+            .collect();
+        check(
+            &format!("Error: no broker\n\nCaused by:\n    refused\n\nStack backtrace:\n{trace}"),
+            expect!["Error: no broker"],
         );
         check(
             "error[E0425]: cannot find value `x`\n --> src/main.rs:2:5\nwarning: unused\n",

@@ -5,7 +5,8 @@
 
 import { log } from './log.js';
 
-const ATTEMPT_MS_MAX = 5_000;
+// Shorter than the three seconds after which the gateway gives up on a customer's request: the 201 comes in time.
+const ATTEMPT_MS_MAX = 2_000;
 const RETRY_MS = 2_000;
 
 export class Publisher {
