@@ -29,8 +29,8 @@ const READ_BYTES: usize = 64 * 1024;
 /// Most pieces of an answer that go to the socket in one call.
 const PIECES_MAX: usize = 64;
 
-/// How long a client may take to read an answer; the answer holds memory that others need.
-const SEND_MAX: Duration = Duration::from_secs(60);
+/// How long a client may take to read the next bytes of an answer; it holds memory that others need.
+const STALL_MAX: Duration = Duration::from_secs(60);
 
 type Pending = Pin<Box<dyn Future<Output = Result<Answer, Failure>> + Send>>;
 
@@ -47,7 +47,7 @@ pub(crate) async fn serve(
         Err(End::Io(error)) => debug!(%peer, %error, "connection broke"),
         Err(End::Refused(failure)) => warn!(%peer, %failure, "closing the connection"),
         Err(End::Frame(error)) => warn!(%peer, %error, "closing the connection"),
-        Err(End::Stalled) => warn!(%peer, after = ?SEND_MAX, "client does not read, closing"),
+        Err(End::Stalled) => warn!(%peer, after = ?STALL_MAX, "client does not read, closing"),
         Err(End::Idle) => debug!(%peer, "closing an idle connection"),
     }
     core.metrics.connections.dec();
@@ -89,10 +89,7 @@ async fn converse(
             answer = front(&mut pending), if !pending.is_empty() => {
                 pending.pop_front();
                 let answer = answer.map_err(End::Refused)?;
-                match time::timeout(SEND_MAX, send(&mut writer, answer)).await {
-                    Ok(sent) => sent?,
-                    Err(_) => return Err(End::Stalled),
-                }
+                send(&mut writer, answer).await?;
             }
             () = stop.cancelled(), if open => open = false,
             frame = input.next(), if accepting => match frame? {
@@ -177,7 +174,7 @@ impl Input {
     }
 }
 
-async fn send(writer: &mut OwnedWriteHalf, answer: Answer) -> io::Result<()> {
+async fn send(writer: &mut OwnedWriteHalf, answer: Answer) -> Result<(), End> {
     let mut pieces: VecDeque<Bytes> = answer.pieces.into();
     pieces.retain(|piece| !piece.is_empty());
     while !pieces.is_empty() {
@@ -186,9 +183,10 @@ async fn send(writer: &mut OwnedWriteHalf, answer: Answer) -> io::Result<()> {
             .take(PIECES_MAX)
             .map(|piece| io::IoSlice::new(piece))
             .collect();
-        let mut written = writer.write_vectored(&slices).await?;
+        let writing = time::timeout(STALL_MAX, writer.write_vectored(&slices));
+        let mut written = writing.await.map_err(|_| End::Stalled)??;
         if written == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
+            return Err(End::Io(io::ErrorKind::WriteZero.into()));
         }
         while let Some(piece) = pieces.front_mut() {
             if piece.len() > written {

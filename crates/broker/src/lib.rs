@@ -20,7 +20,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 mod api;
 mod chores;
@@ -276,7 +276,20 @@ struct Opened {
     queue: tokio::sync::mpsc::Receiver<store::Entry>,
 }
 
+/// Lets the process open as many files as the system allows: each partition holds a few.
+fn raise_open_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current < limit.maximum {
+        limit.current = limit.maximum;
+        if let Err(error) = setrlimit(Resource::Nofile, limit) {
+            warn!(%error, "could not raise the limit of open files");
+        }
+    }
+}
+
 fn open(options: Options) -> Result<Opened, OpenError> {
+    raise_open_files();
     let dir = options.data_dir.clone();
     let failed = |source| OpenError::Disk {
         dir: dir.clone(),

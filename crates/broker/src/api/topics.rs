@@ -45,7 +45,7 @@ pub(crate) type Refused = (ErrorCode, String);
 
 pub(crate) fn refused(error: Error) -> Refused {
     if let Error::Disk(source) = &error {
-        error!(error = %source, "the disk refused a change of topics");
+        error!(error = ?source, "the disk refused a change of topics");
     }
     (error_of(&error), error.to_string())
 }

@@ -6,13 +6,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use observe::metrics::Metrics;
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
-use tracing::info;
+use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::config::{self, Base, Overrides};
@@ -125,7 +126,7 @@ impl Topics {
         };
         journal::sweep(&topics.options.data_dir)?;
         for gone in &saved.deleting {
-            topics.remove_folders(&gone.name, gone.partitions)?;
+            topics.remove_folders(&gone.name, 0..gone.partitions)?;
         }
         for saved in saved.topics {
             let topic = topics.open_topic(&saved)?;
@@ -184,10 +185,13 @@ impl Topics {
             configs: new.overrides,
         };
         // The folders come first: a topic that the file names can be opened.
-        let topic = self.open_topic(&saved)?;
+        let topic = self
+            .open_topic(&saved)
+            .inspect_err(|_| self.clear(&saved.name, 0..saved.partitions))?;
         self.insert(topic.clone());
         if let Err(error) = self.save(&[]) {
             self.forget(&topic);
+            self.clear(&saved.name, 0..saved.partitions);
             return Err(error.into());
         }
         info!(topic = %topic.name, partitions = saved.partitions, "topic created");
@@ -250,14 +254,16 @@ impl Topics {
         let settings = topic.settings();
         let more = (now..count)
             .map(|index| self.open_partition(&topic.name, topic.id, index, &settings))
-            .collect::<io::Result<Vec<_>>>()?;
+            .collect::<io::Result<Vec<_>>>()
+            .inspect_err(|_| self.clear(&topic.name, now..count))?;
         let mut saved = self.saved(&[]);
         for entry in &mut saved.topics {
             if entry.id == topic.id {
                 entry.partitions = count;
             }
         }
-        self.write(&saved)?;
+        self.write(&saved)
+            .inspect_err(|_| self.clear(&topic.name, now..count))?;
         topic.grow(more);
         info!(topic = %topic.name, partitions = count, "partitions added");
         Ok(())
@@ -359,14 +365,22 @@ impl Topics {
         self.options.data_dir.join(format!("{topic}-{index}"))
     }
 
-    fn remove_folders(&self, topic: &str, partitions: usize) -> io::Result<()> {
-        for index in 0..partitions {
+    fn remove_folders(&self, topic: &str, partitions: Range<usize>) -> io::Result<()> {
+        for index in partitions {
             match std::fs::remove_dir_all(self.folder(topic, index)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => (),
             }
         }
         files::sync_folder(&self.options.data_dir)
+    }
+
+    /// Takes back folders of partitions that did not come to be.
+    fn clear(&self, topic: &str, partitions: Range<usize>) {
+        if let Err(error) = self.remove_folders(topic, partitions) {
+            // They are in nobody's way: a topic of this name removes them when it is made.
+            warn!(topic, %error, "could not remove folders of partitions that were not made");
+        }
     }
 
     fn saved(&self, deleting: &[SavedTopic]) -> Saved {

@@ -79,6 +79,10 @@ impl Stage {
         Self::start(self.folder, self.options).await
     }
 
+    pub(crate) fn data_dir(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
     pub(crate) async fn client(&self) -> Client {
         let stream = TcpStream::connect(self.address).await.expect("connects");
         Client {

@@ -284,3 +284,21 @@ async fn topics_are_as_the_configuration_says() {
     assert_eq!(drifts.len(), 1);
     assert_eq!(told(&stage), (3, "20".to_owned()));
 }
+
+#[tokio::test]
+async fn a_topic_that_cannot_be_made_leaves_nothing_behind() {
+    let stage = Stage::open().await;
+    let mut client = stage.client().await;
+    let in_the_way = stage.data_dir().join("t-1");
+    std::fs::write(&in_the_way, "not a folder").expect("written");
+    let refused = create(&mut client, wanted("t", 3, 1)).await;
+    assert_eq!(refused, (ErrorCode::KafkaStorageError, -1));
+    let expected = (ErrorCode::UnknownTopicOrPartition, 0);
+    assert_eq!(metadata(&mut client, "t", false).await, expected);
+    assert!(!stage.data_dir().join("t-0").exists());
+    std::fs::remove_file(in_the_way).expect("removed");
+    assert_eq!(
+        create(&mut client, wanted("t", 3, 1)).await,
+        (ErrorCode::None, 3)
+    );
+}
