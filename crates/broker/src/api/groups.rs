@@ -131,7 +131,12 @@ pub(crate) async fn join(call: Call, request: JoinGroupRequest) -> JoinGroupResp
     let answer = if size > MEMBER_BYTES_MAX {
         Err((Refusal::TooLarge, join.member_id))
     } else {
-        call.core().groups.join(&request.group_id, join).await
+        let member_id = join.member_id.clone();
+        tokio::select! {
+            answer = call.core().groups.join(&request.group_id, join) => answer,
+            // The client asks again, and finds the broker that comes after us.
+            () = call.client.stop.cancelled() => Err((Refusal::NotStored, member_id)),
+        }
     };
     match answer {
         Ok(joined) => joined_answer(joined),
@@ -191,7 +196,10 @@ pub(crate) async fn sync(call: Call, request: SyncGroupRequest) -> SyncGroupResp
     let answer = if size > ASSIGNMENTS_BYTES_MAX {
         Err(Refusal::TooLarge)
     } else {
-        call.core().groups.sync(&request.group_id, sync).await
+        tokio::select! {
+            answer = call.core().groups.sync(&request.group_id, sync) => answer,
+            () = call.client.stop.cancelled() => Err(Refusal::NotStored),
+        }
     };
     match answer {
         Ok(Synced {

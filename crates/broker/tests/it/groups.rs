@@ -357,3 +357,30 @@ async fn a_group_goes_on_after_a_restart() {
         stage = stage.restart().await;
     }
 }
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_a_group_to_gather() {
+    let stage = Stage::open_with(|options| {
+        options.group_initial_rebalance_delay = std::time::Duration::from_secs(60);
+    })
+    .await;
+    let mut client = stage.client().await;
+    let first = join(&mut client, "").await.member_id;
+    let (answer, stage) = tokio::join!(join(&mut client, &first), async {
+        // The join waits once the group says so; the stop comes then.
+        while stage
+            .broker
+            .groups()
+            .iter()
+            .all(|group| group.members.is_empty())
+        {
+            tokio::task::yield_now().await;
+        }
+        let started = std::time::Instant::now();
+        let stage = stage.restart().await;
+        assert!(started.elapsed() < std::time::Duration::from_secs(8));
+        stage
+    });
+    assert_eq!(error(answer.error_code), ErrorCode::CoordinatorNotAvailable);
+    drop(stage);
+}
