@@ -57,9 +57,11 @@ impl<W: Write> Stream<W> {
             if quiet || was.is_some_and(|was| was.state == status.state) {
                 continue;
             }
-            let text = match told(status) {
-                Some(reason) => format!("{}: {reason}", status.state),
-                None => status.state.to_string(),
+            let text = match (status.state, told(status)) {
+                // That it is not up yet is no news.
+                (State::Starting, _) | (_, None) => status.state.to_string(),
+                (State::Waiting, Some(reason)) => reason.to_owned(),
+                (state, Some(reason)) => format!("{state}: {reason}"),
             };
             let name = colour(place).on_default();
             let style = state_style(status.state);

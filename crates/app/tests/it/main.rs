@@ -4,4 +4,5 @@ mod ambassador;
 mod clients;
 mod commands;
 mod serve;
+mod shop;
 mod up;
