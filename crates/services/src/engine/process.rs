@@ -77,7 +77,13 @@ impl Engine {
         find_program(command, &spec.folder, std::env::var_os("PATH"))?;
         std::fs::create_dir_all(&service.data)?;
 
-        let child = Command::new("sh")
+        let mut shell = Command::new("sh");
+        for (name, _) in std::env::vars_os() {
+            if name.to_str().is_some_and(is_about_us) {
+                shell.env_remove(&name);
+            }
+        }
+        let child = shell
             .args(["-c", SCRIPT, "sh", command])
             .current_dir(&spec.folder)
             .envs(environment.iter().map(|(name, value)| (name, value)))
@@ -259,6 +265,13 @@ fn group_runs(group: Pid) -> bool {
     }
     // Without a process file system the first answer stands.
     !seen
+}
+
+/// Whether a variable was set by `cargo run` or `cargo test` to describe our own package. Handed on it would be a lie,
+/// and a service that is built by Cargo would be built anew whenever we are started in another way.
+fn is_about_us(name: &str) -> bool {
+    const ABOUT_US: [&str; 3] = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_"];
+    ABOUT_US.iter().any(|start| name.starts_with(start))
 }
 
 /// Looks for the program that a plain command starts with, so that a missing one is told as such.

@@ -141,6 +141,18 @@ async fn the_environment_says_where_everything_is() {
 }
 
 #[tokio::test]
+async fn what_cargo_says_about_us_is_not_said_to_services() {
+    assert!(
+        std::env::var_os("CARGO_MANIFEST_DIR").is_some(),
+        "Cargo runs this test"
+    );
+    let says = "echo \"${CARGO_MANIFEST_DIR-nothing} ${PATH:+path}\"; sleep 9";
+    let mut stage = Stage::start(&[("a", says)], |_| ());
+    assert_eq!(stage.line().await.text, "nothing path");
+    stage.services.stop().await;
+}
+
+#[tokio::test]
 async fn a_reader_who_leaves_holds_nobody_up() {
     let floods =
         "i=0; while [ $i -lt 3000 ]; do echo line; i=$((i+1)); done; touch flooded; sleep 9";
