@@ -13,7 +13,7 @@ use bytes::Bytes;
 use gateway::Gateway;
 use gateway::backend::Handler;
 use gateway::listener::Limits;
-use kafka::record::{Records, batches};
+use krafka::consumer::{AutoOffsetReset, ConsumerRecord};
 use model::{Config, Severity};
 use observe::access::AccessLog;
 use observe::metrics::Metrics;
@@ -44,6 +44,18 @@ pub(crate) struct Stored {
 }
 
 impl Stored {
+    fn of(record: &ConsumerRecord) -> Self {
+        let text = |bytes: &Bytes| String::from_utf8(bytes.to_vec()).unwrap();
+        let headers = record.headers.iter();
+        Stored {
+            key: record.key.as_ref().map(text),
+            value: record.value.as_ref().map(text),
+            headers: headers
+                .map(|(name, value)| (name.clone(), value.as_ref().map(text).unwrap_or_default()))
+                .collect(),
+        }
+    }
+
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers
             .iter()
@@ -143,39 +155,24 @@ impl House {
 
     /// Waits until partition 0 of the topic has this many records and returns them.
     pub(crate) async fn records(&self, topic: &str, count: usize) -> Vec<Stored> {
+        let kafka = krafka::Kafka::builder(self.log.bootstrap())
+            .connect()
+            .await
+            .unwrap();
+        let consumer = kafka
+            .consumer_without_group()
+            .auto_offset_reset(AutoOffsetReset::Earliest)
+            .build()
+            .await
+            .unwrap();
+        consumer.assign(topic, vec![0]).await.unwrap();
         let mut stored = Vec::new();
-        let mut offset = 0;
         while stored.len() < count {
-            let read = self
-                .broker
-                .read(topic, 0, offset, 1 << 20, LIMIT)
-                .await
-                .unwrap();
-            assert!(
-                read.next_offset > offset,
-                "only {stored:?} of {count} records came"
-            );
-            offset = read.next_offset;
-            for batch in batches(&read.batches) {
-                for record in &Records::read(&batch.unwrap(), 1 << 20).unwrap() {
-                    let record = record.unwrap();
-                    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-                    stored.push(Stored {
-                        key: record.key.map(text),
-                        value: record.value.map(text),
-                        headers: record
-                            .headers()
-                            .map(|header| {
-                                (
-                                    header.key.to_string(),
-                                    text(header.value.unwrap_or_default()),
-                                )
-                            })
-                            .collect(),
-                    });
-                }
-            }
+            let records = consumer.poll(LIMIT).await.unwrap();
+            assert!(!records.is_empty(), "only {stored:?} of {count} came");
+            stored.extend(records.iter().map(Stored::of));
         }
+        consumer.close().await.unwrap();
         stored
     }
 
