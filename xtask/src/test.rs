@@ -42,6 +42,18 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     step("tests", cargo(["test", "--workspace"]))?;
     if !options.quick {
         step(
+            "shop: orders",
+            within("examples/shop/orders", "node", ["--test"]),
+        )?;
+        step(
+            "shop: mailer",
+            within("examples/shop/mailer", "python3", ["-B", "-m", "unittest"]),
+        )?;
+        step(
+            "shop: inventory",
+            within("examples/shop/inventory", "cargo", ["test", "--locked"]),
+        )?;
+        step(
             "shop",
             cargo([
                 "run",
@@ -81,11 +93,27 @@ fn step(name: &str, mut command: Command) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn root() -> &'static Path {
+    let parent = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
+    parent.expect("xtask lies in the workspace")
+}
+
 fn cargo<const N: usize>(arguments: [&str; N]) -> Command {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("xtask lies in the workspace");
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args(arguments).current_dir(root);
+    command.args(arguments).current_dir(root());
+    command
+}
+
+fn within<const N: usize>(folder: &str, program: &str, arguments: [&str; N]) -> Command {
+    let mut command = Command::new(program);
+    command.args(arguments).current_dir(root().join(folder));
+    // What Cargo says about this package would make it build the dependencies of the other anew.
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| {
+            name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
+        }) {
+            command.env_remove(name);
+        }
+    }
     command
 }

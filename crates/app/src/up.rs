@@ -8,9 +8,11 @@ mod table;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, ExitStatus};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use control::Published;
 use model::{Config, Object, Service};
 use observe::log::Format;
 use services::Services;
@@ -20,6 +22,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use crate::check;
 use crate::serve::{self, Running};
@@ -139,6 +142,7 @@ async fn beside(
         board: services.board(),
         stop: stop.clone(),
     };
+    tokio::spawn(tell_changes(running.control().published(), stop.clone()));
     let outcome = watch(&mut show, services.board(), &config, arguments, doors, stop).await;
 
     if stop.is_cancelled() {
@@ -155,6 +159,27 @@ async fn beside(
     };
     show.until(stopped).await;
     outcome
+}
+
+/// Says when the declared services have changed. Routes, topics and the like are reloaded as they change; a service is
+/// not started anew under those who work with it.
+async fn tell_changes(mut published: watch::Receiver<Arc<Published>>, stop: CancellationToken) {
+    let declared = |published: &Published| -> Vec<(String, Service)> {
+        let services = published.config.services.iter();
+        services
+            .map(|service| (service.name.clone(), service.spec.clone()))
+            .collect()
+    };
+    let mut known = declared(&published.borrow_and_update());
+    while let Some(Ok(())) = stop.run_until_cancelled(published.changed()).await {
+        let now = declared(&published.borrow_and_update());
+        if now != known {
+            warn!(
+                "the declared services have changed; they run as before until `nuncio up` is started again"
+            );
+            known = now;
+        }
+    }
 }
 
 /// Waits for health, shows the table, and goes on as long as it should.

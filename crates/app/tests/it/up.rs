@@ -178,6 +178,41 @@ fn what_is_not_healthy_is_named_and_fails_ci() {
 }
 
 #[test]
+fn what_is_not_healthy_in_time_fails_ci() {
+    let folder = Folder::new("services: { deaf: { run: exec sleep 600 } }\n");
+    let mut up = folder.up(&["--ci", "--timeout", "1s"]);
+    let status = up.wait(LIMIT);
+    let said = up.last_lines().join("\n");
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("not all is healthy: deaf is starting (does not listen on"),
+        "{said}"
+    );
+}
+
+#[test]
+fn routes_are_reloaded_and_changed_services_are_told() {
+    let folder = Folder::new(CONFIG);
+    let mut up = folder.up(&[]);
+    let (gateway, process) = ready(&mut up);
+    let ask = || raw::http(gateway, "GET /new/here HTTP/1.1\nhost: shop", "").status;
+    assert_eq!(ask(), 404);
+    folder.write(
+        "nuncio.yaml",
+        &CONFIG
+            .replace("/web/", "/new/")
+            .replace("health: /", "health: /x"),
+    );
+    wait::until("the new route", LIMIT, || (ask() == 200).then_some(()));
+    wait::until("the word about the services", LIMIT, || {
+        up.log()
+            .contains("the declared services have changed")
+            .then_some(())
+    });
+    assert!(runs(&process));
+}
+
+#[test]
 fn a_folder_without_a_configuration_is_told() {
     let folder = tempfile::tempdir().expect("a folder of our own");
     let output = Command::new(env!("CARGO_BIN_EXE_nuncio"))
