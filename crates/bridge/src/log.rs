@@ -1,14 +1,18 @@
 //! Where records go: the embedded broker in this process, or a Kafka cluster.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use broker::Broker;
 use broker::produce::{self, ProduceError};
 use bytes::Bytes;
+use krafka::admin::NewTopic;
 use krafka::error::ErrorCode;
 use krafka::producer::{Acks, Producer, RecordMetadata};
 use krafka::{Kafka, KrafkaError};
+use model::{Object, Origin, Topic};
 use tokio::sync::OnceCell;
+use tokio::time;
 
 /// One record on its way into a topic.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -148,6 +152,41 @@ async fn embedded(broker: &Broker, topic: &str, entry: Entry) -> Result<Placed, 
     }
 }
 
+impl Log {
+    /// Makes the named topics that are missing, and tells what could not be done. The embedded broker also grows topics
+    /// and changes their settings; a cluster's topics belong to its operators once they are there.
+    pub async fn ensure_topics(&self, topics: &[Object<Topic>]) -> Vec<(Origin, String)> {
+        let mut troubles = Vec::new();
+        match self {
+            Log::Embedded { broker, .. } => {
+                for topic in topics {
+                    // One by one, so that a topic that cannot be made keeps no other from being made.
+                    let one = BTreeMap::from([(topic.name.clone(), topic.spec.clone())]);
+                    if let Err(error) = broker.ensure_topics(&one).await {
+                        troubles.push((topic.origin.clone(), error.to_string()));
+                    }
+                }
+            }
+            Log::Cluster(_) if topics.is_empty() => (),
+            // Routes must not wait for a cluster that is away.
+            Log::Cluster(cluster) => {
+                match time::timeout(TOPICS_MAX, cluster.create(topics)).await {
+                    Ok(Ok(())) => (),
+                    Ok(Err(why)) => troubles.push((topics[0].origin.clone(), why)),
+                    Err(_) => {
+                        let why = format!(
+                            "no answer from `{}` within {TOPICS_MAX:?}, topics not made",
+                            cluster.bootstrap
+                        );
+                        troubles.push((topics[0].origin.clone(), why));
+                    }
+                }
+            }
+        }
+        troubles
+    }
+}
+
 /// How long the cluster's producer tries before it gives a record up. A publish route's own limit is usually shorter.
 const DELIVERY_MAX: Duration = Duration::from_secs(30);
 
@@ -176,6 +215,42 @@ impl Cluster {
         })
     }
 
+    /// Makes the topics that are missing.
+    async fn create(&self, topics: &[Object<Topic>]) -> Result<(), String> {
+        let mut wanted = Vec::new();
+        for topic in topics {
+            let partitions = i32::try_from(topic.spec.partitions).unwrap_or(i32::MAX);
+            let new = NewTopic::new(&topic.name, partitions, REPLICATION_DEFAULT)
+                .map_err(|error| error.to_string())?;
+            let config = topic.spec.kafka_config().into_iter();
+            wanted.push(config.fold(new, |new, (name, value)| new.with_config(name, value)));
+        }
+        let kafka = connect(&self.bootstrap)
+            .await
+            .map_err(|error| format!("topics not made: {error}"))?;
+        let created = kafka
+            .admin()
+            .create_topics(wanted, Default::default())
+            .await;
+        let troubles: Vec<String> = created
+            .map_err(|error| format!("topics not made: {error}"))?
+            .into_iter()
+            .filter_map(|(name, result)| match result {
+                Ok(())
+                | Err(KrafkaError::Broker {
+                    code: ErrorCode::TopicAlreadyExists,
+                    ..
+                }) => None,
+                Err(error) => Some(format!("topic `{name}`: {error}")),
+            })
+            .collect();
+        if troubles.is_empty() {
+            Ok(())
+        } else {
+            Err(troubles.join("; "))
+        }
+    }
+
     async fn connect(&self) -> Result<Producer, KrafkaError> {
         let kafka = connect(&self.bootstrap).await?;
         kafka
@@ -187,6 +262,12 @@ impl Cluster {
             .await
     }
 }
+
+/// How long a cluster may take to make topics before routes are served without them.
+const TOPICS_MAX: Duration = Duration::from_secs(5);
+
+/// In a CreateTopics request: as many copies as the cluster makes when nobody says.
+const REPLICATION_DEFAULT: i16 = -1;
 
 /// Connects to a Kafka cluster as a client.
 pub(crate) async fn connect(bootstrap: &str) -> Result<Kafka, KrafkaError> {

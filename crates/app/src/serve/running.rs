@@ -314,13 +314,9 @@ impl House {
     /// Brings topics, routes and subscriptions in line with a configuration. Returns what could not be listened on.
     async fn apply(&self, published: &Published) -> Vec<(SocketAddr, std::io::Error)> {
         let config = &published.config;
-        if let Some(broker) = &self.broker {
-            for topic in &config.topics {
-                // One by one, so that a topic that cannot be made keeps no other from being made.
-                let one = BTreeMap::from([(topic.name.clone(), topic.spec.clone())]);
-                if let Err(error) = broker.ensure_topics(&one).await {
-                    error!(%error, origin = %topic.origin, "topic not as configured");
-                }
+        if let Some(log) = &self.log {
+            for (origin, trouble) in log.ensure_topics(&config.topics).await {
+                error!(%origin, "{trouble}");
             }
         }
         let mut deaf = Vec::new();

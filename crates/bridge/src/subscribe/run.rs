@@ -39,8 +39,12 @@ const POLL_MAX: Duration = Duration::from_millis(500);
 /// How long deliveries that are under way may take at the end.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
 
-/// The wait before the consumer is opened again after it failed.
-const REOPEN_AFTER: Duration = Duration::from_secs(1);
+/// The wait before the consumer is opened again after it failed: doubled with each failure in a row, up to the longest.
+const REOPEN_AFTER_MIN: Duration = Duration::from_secs(1);
+const REOPEN_AFTER_MAX: Duration = Duration::from_secs(30);
+
+/// A consumer that lived this long has not failed in a row.
+const LIVED: Duration = Duration::from_secs(60);
 
 /// One subscription, ready to run.
 pub(super) struct Subscription {
@@ -129,23 +133,29 @@ impl Subscription {
     /// Runs until stopped or disabled; a consumer that fails is opened again.
     pub(super) async fn run(self, stop: CancellationToken) {
         self.disabled.set(0);
+        let mut wait = REOPEN_AFTER_MIN;
         while !stop.is_cancelled() {
+            let opened = Instant::now();
             match self.consume(&stop).await {
                 Ok(Next::Stopped) => return,
                 Ok(Next::Reopen) => (),
                 Ok(Next::Disabled) => {
                     self.disabled.set(1);
-                    error!(subscription = %self.name, service = %self.spec.service, "the service answered 410 Gone: subscription disabled until it is changed or the process starts again");
+                    error!(subscription = %self.name, service = %self.spec.service, "the service answered 410 Gone: no more records for it until the subscription is changed or the process starts again");
                     return;
                 }
                 Err(error) => {
-                    warn!(subscription = %self.name, %error, "subscription interrupted, going on shortly")
+                    warn!(subscription = %self.name, %error, ?wait, "subscription interrupted, going on after a wait");
                 }
+            }
+            if opened.elapsed() > LIVED {
+                wait = REOPEN_AFTER_MIN;
             }
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = time::sleep(REOPEN_AFTER) => (),
+                () = time::sleep(wait) => (),
             }
+            wait = (wait * 2).min(REOPEN_AFTER_MAX);
         }
     }
 
