@@ -190,6 +190,7 @@ fn measure(
     let log = task.folder.join(format!("{name}.log"));
     let mut proxy = Pinned::start(name, contender.command(task, options.proxy_core)?, &log)?;
     let start = proxy.wait_for(task.listen, &log)?;
+    proxy.settle()?;
     let memory_kib = proxy.memory_kib()?;
     results
         .idle
@@ -315,7 +316,7 @@ impl Results {
                 println!("  {name}: {:.2}", many / one);
             }
         }
-        println!("\nStart until it listens, and memory (PSS) right after");
+        println!("\nStart until it listens, and memory (PSS) when it has come to rest");
         for ((routes, name), idle) in &self.idle {
             let start = median(idle.iter().map(|idle| idle.start.as_secs_f64()).collect());
             let memory = median(idle.iter().map(|idle| idle.memory_kib as f64).collect());

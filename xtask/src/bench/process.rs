@@ -14,6 +14,10 @@ use anyhow::{Context, bail, ensure};
 /// The longest start of a proxy; Envoy takes seconds for 10,000 routes.
 const START_MAX: Duration = Duration::from_secs(60);
 
+/// A proxy that has started needs less CPU time than this in each [`LOOK_EVERY`].
+const QUIET_MAX: Duration = Duration::from_millis(10);
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
 /// The longest wait for an end after SIGTERM.
 const STOP_MAX: Duration = Duration::from_secs(10);
 
@@ -65,6 +69,21 @@ impl Pinned {
             "{} does not listen on {address} after {START_MAX:?}",
             self.name
         )
+    }
+
+    /// Waits until the work of the start is done, so that no request is charged with it.
+    pub(crate) fn settle(&self) -> anyhow::Result<()> {
+        let began = Instant::now();
+        let mut before = self.cpu()?;
+        while began.elapsed() < START_MAX {
+            thread::sleep(LOOK_EVERY);
+            let now = self.cpu()?;
+            if now.saturating_sub(before) < QUIET_MAX {
+                return Ok(());
+            }
+            before = now;
+        }
+        bail!("{} does not come to rest in {START_MAX:?}", self.name)
     }
 
     /// Returns the CPU time of all its threads so far.
