@@ -63,12 +63,25 @@ fn acknowledged_records_and_offsets_survive_kill_9() {
         slowest = slowest.max(load.move_on(&format!("before kill {round}")));
         // Another moment in the broker's work each time.
         thread::sleep(Duration::from_millis(u64::from(round) * 23));
+        // The broker has said yes to both just before it dies.
+        let (made, removed) = (format!("{topic}-{round}"), format!("{topic}-gone-{round}"));
+        for name in [&made, &removed] {
+            agent.ask(json!({ "do": "create", "topic": name, "partitions": 2 }));
+        }
+        agent.ask(json!({ "do": "delete", "topic": removed }));
         subject.kill();
         if round % 2 == 1 {
             // The other clients notice that it is gone, and knock in vain.
             thread::sleep(Duration::from_millis(700));
         }
         subject.restart();
+        let topics = agent.ask(json!({ "do": "topics" }))["topics"].clone();
+        let lists = |name| {
+            topics
+                .as_array()
+                .is_some_and(|topics| topics.contains(&json!(name)))
+        };
+        assert!(lists(made) && !lists(removed), "round {round}: {topics}");
     }
     slowest = slowest.max(load.move_on("after the last kill"));
 
