@@ -49,6 +49,8 @@ struct House {
     broker: Option<Broker>,
     log: Option<Log>,
     subscriptions: Subscriptions,
+    /// The broker's settings that this process started with: they hold until its end.
+    broker_settings: model::Broker,
     addresses: Mutex<Addresses>,
     started: Instant,
     stop: CancellationToken,
@@ -130,6 +132,7 @@ impl Running {
             broker,
             log,
             subscriptions: Subscriptions::new(metrics.clone(), stop.child_token()),
+            broker_settings: config.broker.clone(),
             addresses: Mutex::new(addresses),
             started,
             stop: stop.clone(),
@@ -314,6 +317,9 @@ impl House {
     /// Brings topics, routes and subscriptions in line with a configuration. Returns what could not be listened on.
     async fn apply(&self, published: &Published) -> Vec<(SocketAddr, std::io::Error)> {
         let config = &published.config;
+        if config.broker != self.broker_settings {
+            warn!("the `broker:` settings have changed; they take effect at the next start");
+        }
         if let Some(log) = &self.log {
             for (origin, trouble) in log.ensure_topics(&config.topics).await {
                 error!(%origin, "{trouble}");
