@@ -6,6 +6,7 @@ mod own;
 mod references;
 mod together;
 
+use crate::format::Format;
 use crate::read::{Finding, Spec, Written};
 
 pub use together::{Checked, check};
@@ -93,5 +94,16 @@ fn header_value(value: &str, path: &str, findings: &mut Vec<Finding>) {
             path,
             "a header value has no line breaks or control characters",
         ));
+    }
+}
+
+/// Checks a text with Envoy's variables.
+fn format(text: &str, path: &str, findings: &mut Vec<Finding>) {
+    if let Err(wrong) = Format::parse(text) {
+        let finding = Finding::error(path, wrong.what);
+        findings.push(match wrong.hint {
+            Some(hint) => finding.hint(hint),
+            None => finding,
+        });
     }
 }

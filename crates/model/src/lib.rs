@@ -9,6 +9,7 @@ pub mod broker;
 pub mod check;
 pub mod config;
 pub mod endpoints;
+pub mod format;
 pub mod host;
 pub mod listener;
 pub mod load;

@@ -287,6 +287,7 @@ pub(super) fn added(
         let path = format!("{path}.{name}");
         header_name(name, &path, findings);
         header_value(&header.value, &path, findings);
+        super::format(&header.value, &path, findings);
     }
 }
 
