@@ -3,8 +3,10 @@
 //! Every core has its own pools and never looks at those of another one.
 
 pub(crate) mod answer;
+pub(crate) mod balance;
 pub(crate) mod cluster;
 pub(crate) mod dial;
 pub(crate) mod pool;
 pub(crate) mod resolve;
 pub(crate) mod send;
+pub(crate) mod state;

@@ -24,9 +24,10 @@ use crate::refusal::Refusal;
 use crate::route::Rewritten;
 use crate::snapshot::{Front, Route};
 use crate::upstream::answer::Streamed;
-use crate::upstream::cluster::{Cluster, Entered, Protocol};
-use crate::upstream::pool::Endpoint;
+use crate::upstream::balance::Choice;
+use crate::upstream::cluster::{Cluster, Entered, Outcome, Protocol};
 use crate::upstream::send::{self, Failure, Hold};
+use crate::upstream::state::Picked;
 
 /// Largest body that is kept to be sent again.
 const REPLAY_BYTES_MAX: usize = 64 << 10;
@@ -128,7 +129,7 @@ pub(super) struct Sending {
 struct Answer {
     response: Response<Incoming>,
     hold: Hold,
-    endpoint: Arc<Endpoint>,
+    picked: Picked,
 }
 
 impl Sending {
@@ -165,7 +166,7 @@ impl Sending {
     fn passed_on(
         &mut self,
         answer: Answer,
-        entered: Entered,
+        mut entered: Entered,
         connection: &Arc<Connection>,
         front: &Front,
         ticket: &mut Ticket,
@@ -173,10 +174,11 @@ impl Sending {
         let Answer {
             mut response,
             hold,
-            endpoint,
+            picked,
         } = answer;
         let after = ticket.began.elapsed();
-        ticket.answered(endpoint.address, after);
+        ticket.answered(picked.endpoint.address, after);
+        entered.keep(picked);
         self.cluster.meters.answered(response.status(), after);
 
         let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
@@ -216,17 +218,24 @@ impl Sending {
         if self.route.retry.is_some() {
             return Box::pin(self.retried(core)).await;
         }
-        let endpoint = self.cluster.pick(None).await?;
-        self.once(core, endpoint).await
+        let picked = self.cluster.pick(&Choice::default()).await?;
+        self.once(core, picked).await
     }
 
-    async fn once(&mut self, core: usize, endpoint: Arc<Endpoint>) -> Result<Answer, Failure> {
-        let sending = send::send(&self.cluster, &endpoint, core, &mut self.request);
-        let (response, hold) = sending.await?;
+    /// Tries one endpoint, and reports how that ended.
+    async fn once(&mut self, core: usize, picked: Picked) -> Result<Answer, Failure> {
+        let sending = send::send(&self.cluster, &picked.endpoint, core, &mut self.request);
+        let answered = sending.await;
+        let outcome = match &answered {
+            Ok((response, _)) => Outcome::Answered(response.status()),
+            Err(failure) => Outcome::Failed(failure),
+        };
+        self.cluster.report(&picked.endpoint, outcome);
+        let (response, hold) = answered?;
         Ok(Answer {
             response,
             hold,
-            endpoint,
+            picked,
         })
     }
 
@@ -241,15 +250,20 @@ impl Sending {
         let (request, replay) = replayable(request).await?;
         let idempotent = send::is_idempotent(request.method());
         self.request = Some(request);
-        let (mut tried, mut failed) = (0, None);
+        let (mut tried, mut failed) = (0, Vec::new());
         loop {
-            let endpoint = cluster.pick(failed).await?;
+            let choice = Choice {
+                tried: &failed,
+                ..Choice::default()
+            };
+            let picked = cluster.pick(&choice).await?;
+            let address = picked.endpoint.address;
             let more = tried < retry.tries_max;
             let replay = replay.as_ref().filter(|_| more);
             let next = replay
                 .zip(self.request.as_ref())
                 .map(|(body, request)| body.again(request));
-            let trying = self.once(core, endpoint.clone());
+            let trying = self.once(core, picked);
             let answer = match retry.per_try {
                 Some(limit) => timeout(limit, trying)
                     .await
@@ -271,7 +285,7 @@ impl Sending {
             drop(answer);
             tried += 1;
             sleep(back_off(tried)).await;
-            failed = Some(endpoint.address);
+            failed.push(address);
             self.request = Some(next);
         }
     }

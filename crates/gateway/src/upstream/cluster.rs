@@ -1,16 +1,20 @@
 //! A cluster is one service as routes see it: its endpoints, its limits and what is counted about it.
 
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use http::StatusCode;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
+use super::balance::{Choice, Set, Slot};
 use super::pool::Endpoint;
 use super::send::Failure;
+use super::state::Picked;
 use crate::meter::UpstreamMeters;
 
 /// How long a request waits for the first answer of the resolver.
@@ -80,6 +84,61 @@ impl Default for Breaker {
     }
 }
 
+/// Largest weight of an endpoint (Envoy's).
+const WEIGHT_MAX: u32 = 128;
+
+/// An endpoint as discovery tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Member {
+    pub(crate) address: SocketAddr,
+    /// Its own name, if it has one.
+    pub(crate) hostname: Option<Arc<str>>,
+    /// Its share among the others, from 1 to 128.
+    pub(crate) weight: u32,
+    pub(crate) zone: Option<Arc<str>>,
+    /// Discovery's word; health checks have theirs too.
+    pub(crate) healthy: bool,
+}
+
+impl Member {
+    pub(crate) fn new(address: SocketAddr) -> Self {
+        Member {
+            address,
+            hostname: None,
+            weight: 1,
+            zone: None,
+            healthy: true,
+        }
+    }
+}
+
+/// What is known about an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(dead_code, reason = "the diagnostics read it")]
+pub(crate) struct View {
+    pub(crate) address: SocketAddr,
+    pub(crate) hostname: Option<Arc<str>>,
+    /// Discovery and health checks find it well.
+    pub(crate) healthy: bool,
+    /// Outlier detection has put it aside.
+    pub(crate) ejected: bool,
+    pub(crate) weight: u32,
+    pub(crate) zone: Option<Arc<str>>,
+    /// Requests under way.
+    pub(crate) active: u64,
+    pub(crate) last_error: Option<String>,
+}
+
+/// How a try ended.
+#[derive(Debug, Clone, Copy)]
+#[allow(dead_code, reason = "outlier detection goes by the status")]
+pub(crate) enum Outcome<'a> {
+    /// The endpoint answered.
+    Answered(StatusCode),
+    /// There is no answer.
+    Failed(&'a Failure),
+}
+
 /// A running cluster. It lives as long as a snapshot or a request uses it.
 pub(crate) struct Cluster {
     pub(crate) spec: Spec,
@@ -91,7 +150,9 @@ pub(crate) struct Cluster {
     /// Retries under way.
     pub(crate) retrying: AtomicU64,
     cores: usize,
-    endpoints: ArcSwap<Vec<Arc<Endpoint>>>,
+    endpoints: ArcSwap<Set>,
+    /// Held while another set is made out of the present one.
+    changing: Mutex<()>,
     next: AtomicUsize,
     /// Whether the addresses are known, be it that there are none.
     known: AtomicBool,
@@ -108,30 +169,59 @@ impl Cluster {
             retrying: AtomicU64::new(0),
             cores,
             endpoints: ArcSwap::default(),
+            changing: Mutex::new(()),
             next: AtomicUsize::new(0),
             known: AtomicBool::new(false),
             became_known: Notify::new(),
         }
     }
 
-    /// Takes these addresses from now on. Endpoints that stay keep their connections.
+    /// Takes these addresses from now on, all of the same weight.
     pub(crate) fn set_addresses(&self, addresses: impl IntoIterator<Item = SocketAddr>) {
+        self.set_members(addresses.into_iter().map(Member::new));
+    }
+
+    /// Takes these members from now on. Endpoints that stay keep their connections and how they fare; one that leaves
+    /// gets no more requests, finishes those it has, and its unused connections close.
+    pub(crate) fn set_members(&self, members: impl IntoIterator<Item = Member>) {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.endpoints.load();
-        let mut new: Vec<Arc<Endpoint>> = Vec::new();
-        for address in addresses {
-            if new.iter().any(|endpoint| endpoint.address == address) {
+        let known: HashMap<SocketAddr, &Arc<Endpoint>> = old
+            .slots
+            .iter()
+            .map(|slot| (slot.endpoint.address, &slot.endpoint))
+            .collect();
+        let mut seen = HashSet::new();
+        let mut slots = Vec::new();
+        for member in members {
+            if !seen.insert(member.address) {
                 continue;
             }
-            let known = old.iter().find(|endpoint| endpoint.address == address);
-            new.push(
-                known
-                    .cloned()
-                    .unwrap_or_else(|| Arc::new(Endpoint::new(address, self.cores))),
-            );
+            let endpoint = match known.get(&member.address) {
+                Some(endpoint) if endpoint.hostname == member.hostname => (*endpoint).clone(),
+                _ => Arc::new(Endpoint::new(&member, self.cores)),
+            };
+            endpoint.state.set_ready(member.healthy);
+            slots.push(Slot {
+                endpoint,
+                weight: member.weight.clamp(1, WEIGHT_MAX),
+                zone: member.zone,
+            });
         }
-        self.endpoints.store(Arc::new(new));
-        self.known.store(true, Relaxed);
-        self.became_known.notify_waiters();
+        let kept: HashSet<*const Endpoint> = slots
+            .iter()
+            .map(|slot| Arc::as_ptr(&slot.endpoint))
+            .collect();
+        self.endpoints.store(Arc::new(Set::build(slots)));
+        for slot in &old.slots {
+            if !kept.contains(&Arc::as_ptr(&slot.endpoint)) {
+                slot.endpoint.state.leave();
+                for core in 0..self.cores {
+                    slot.endpoint.clear(core);
+                }
+            }
+        }
+        self.keep_addresses();
     }
 
     /// Goes on with the addresses as they are, which may be none.
@@ -141,29 +231,51 @@ impl Cluster {
     }
 
     /// Returns the endpoints as they are now.
-    pub(crate) fn endpoints(&self) -> Arc<Vec<Arc<Endpoint>>> {
-        self.endpoints.load_full()
+    pub(crate) fn endpoints(&self) -> Vec<Arc<Endpoint>> {
+        let set = self.endpoints.load();
+        set.slots.iter().map(|slot| slot.endpoint.clone()).collect()
     }
 
-    /// Picks the endpoint for the next try: one after the other, and not the one that has just failed while there are
-    /// others.
-    pub(crate) async fn pick(&self, failed: Option<SocketAddr>) -> Result<Arc<Endpoint>, Failure> {
+    /// Returns what is known about each endpoint, for people and metrics.
+    #[allow(dead_code, reason = "the diagnostics read it")]
+    pub(crate) fn view(&self) -> Vec<View> {
+        let set = self.endpoints.load();
+        let only = set.slots.len() == 1;
+        let view = |slot: &Slot| {
+            let state = &slot.endpoint.state;
+            View {
+                address: slot.endpoint.address,
+                hostname: slot.endpoint.hostname.clone(),
+                healthy: state.healthy(),
+                ejected: state.ejected(),
+                weight: slot.weight,
+                zone: slot.zone.clone(),
+                active: match only {
+                    true => self.active.load(Relaxed),
+                    false => state.active(),
+                },
+                last_error: state.last_error(),
+            }
+        };
+        set.slots.iter().map(view).collect()
+    }
+
+    /// Picks the endpoint for the next try, as the cluster's policy says.
+    pub(crate) async fn pick(&self, choice: &Choice<'_>) -> Result<Picked, Failure> {
         if !self.known.load(Relaxed) {
             Box::pin(self.wait_known()).await; // rare
         }
-        self.pick_known(failed)
+        let picked = self.endpoints.load().pick(&self.next, choice);
+        picked.ok_or(Failure::NoEndpoint)
     }
 
-    fn pick_known(&self, failed: Option<SocketAddr>) -> Result<Arc<Endpoint>, Failure> {
-        let endpoints = self.endpoints.load();
-        if endpoints.is_empty() {
-            return Err(Failure::NoEndpoint);
+    /// Takes note of how a try ended; every try is reported once.
+    pub(crate) fn report(&self, endpoint: &Endpoint, outcome: Outcome<'_>) {
+        if let Outcome::Failed(failure) = outcome
+            && failure.is_upstreams()
+        {
+            endpoint.state.erred(failure.to_string());
         }
-        let mut picked = &endpoints[self.next.fetch_add(1, Relaxed) % endpoints.len()];
-        if Some(picked.address) == failed {
-            picked = &endpoints[self.next.fetch_add(1, Relaxed) % endpoints.len()];
-        }
-        Ok(picked.clone())
     }
 
     async fn wait_known(&self) {
@@ -183,16 +295,29 @@ impl Cluster {
             return Err(Failure::Overloaded);
         }
         self.meters.active.inc();
-        Ok(Entered(self.clone()))
+        Ok(Entered {
+            cluster: self.clone(),
+            picked: None,
+        })
     }
 }
 
 /// A place among the requests under way; it is free again when dropped.
-pub(crate) struct Entered(Arc<Cluster>);
+pub(crate) struct Entered {
+    cluster: Arc<Cluster>,
+    picked: Option<Picked>,
+}
+
+impl Entered {
+    /// Keeps the endpoint that answered counted as busy as long as the request is under way.
+    pub(crate) fn keep(&mut self, picked: Picked) {
+        self.picked = Some(picked);
+    }
+}
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        self.0.active.fetch_sub(1, Relaxed);
-        self.0.meters.active.dec();
+        self.cluster.active.fetch_sub(1, Relaxed);
+        self.cluster.meters.active.dec();
     }
 }

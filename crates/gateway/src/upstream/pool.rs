@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use hyper::client::conn::{http1, http2};
 use tokio::time::Instant;
 
-use super::cluster::Spec;
+use super::cluster::{Member, Spec};
+use super::state::State;
 use crate::body::RequestBody;
 
 /// Unused HTTP/1.1 connections that one core keeps to one endpoint.
@@ -19,6 +20,9 @@ pub(super) const STREAMS_MAX: usize = 100;
 /// One address of a cluster.
 pub(crate) struct Endpoint {
     pub(crate) address: SocketAddr,
+    /// Its own name, if discovery tells one.
+    pub(crate) hostname: Option<Arc<str>>,
+    pub(crate) state: State,
     cores: Box<[Mutex<Pool>]>,
 }
 
@@ -66,9 +70,13 @@ impl Drop for Stream {
 }
 
 impl Endpoint {
-    pub(super) fn new(address: SocketAddr, cores: usize) -> Self {
-        let cores = (0..cores).map(|_| Mutex::default()).collect();
-        Endpoint { address, cores }
+    pub(super) fn new(member: &Member, cores: usize) -> Self {
+        Endpoint {
+            address: member.address,
+            hostname: member.hostname.clone(),
+            state: State::default(),
+            cores: (0..cores).map(|_| Mutex::default()).collect(),
+        }
     }
 
     fn pool(&self, core: usize) -> MutexGuard<'_, Pool> {
@@ -171,7 +179,7 @@ fn worn(spec: &Spec, opened: Instant, since: Instant, now: Instant) -> bool {
 impl Lease {
     /// Puts the connection back, its answer having been read to the end.
     pub(super) fn give_back(self) {
-        if self.sender.is_closed() {
+        if self.sender.is_closed() || self.endpoint.state.gone() {
             return;
         }
         let Lease {

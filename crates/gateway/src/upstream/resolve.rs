@@ -131,6 +131,7 @@ mod tests {
 
     use super::*;
     use crate::meter::UpstreamMeters;
+    use crate::upstream::balance::Choice;
     use crate::upstream::cluster::{Breaker, Protocol, Spec};
 
     const LOOKUP: Lookup = Lookup {
@@ -251,10 +252,10 @@ mod tests {
         let server = Server::start(&[two, one]);
         let cluster = cluster();
         tokio::spawn(run(Arc::downgrade(&cluster), resolver(&server), LOOKUP));
-        let first = cluster.pick(None).await.expect("an endpoint");
+        let first = cluster.pick(&Choice::default()).await.expect("an endpoint");
         becomes(&cluster, &["10.0.0.1:80", "10.0.0.2:80"]).await;
-        let next = cluster.pick(None).await.expect("an endpoint");
-        assert_ne!(first.address, next.address);
+        let next = cluster.pick(&Choice::default()).await.expect("an endpoint");
+        assert_ne!(first.endpoint.address, next.endpoint.address);
 
         server.tell(&[three, two]);
         becomes(&cluster, &["10.0.0.2:80", "10.0.0.3:80"]).await;

@@ -69,6 +69,14 @@ impl Failure {
         )
     }
 
+    /// Returns whether it tells something about the endpoint, not about the client or our own limits.
+    pub(crate) fn is_upstreams(&self) -> bool {
+        !matches!(
+            self,
+            Failure::NoEndpoint | Failure::Overloaded | Failure::ClientBody | Failure::ClientIdle
+        )
+    }
+
     fn of(error: hyper::Error) -> Self {
         let mut cause = error.source();
         while let Some(inner) = cause {

@@ -1,0 +1,126 @@
+//! How one endpoint fares: whether it may be picked, what it works on, what went wrong last.
+
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::time::Instant;
+
+use super::pool::Endpoint;
+
+/// Discovery says that it must not be used.
+const UNREADY: u8 = 1;
+/// Its health checks fail, or none has passed yet.
+#[allow(dead_code, reason = "health checks set it")]
+const UNHEALTHY: u8 = 2;
+/// Outlier detection has put it aside.
+#[allow(dead_code, reason = "outlier detection sets it")]
+const EJECTED: u8 = 4;
+/// It is no endpoint of the cluster any more.
+const GONE: u8 = 8;
+
+/// How an endpoint fares. It lives as long as the endpoint stays in its cluster; one that leaves and comes back starts
+/// anew.
+#[derive(Debug)]
+pub(crate) struct State {
+    flags: AtomicU8,
+    /// Requests under way, counted where there are several endpoints.
+    active: AtomicU64,
+    /// When it last began to be healthy.
+    since: Mutex<Instant>,
+    last_error: Mutex<Option<String>>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        State {
+            flags: AtomicU8::new(0),
+            active: AtomicU64::new(0),
+            since: Mutex::new(Instant::now()),
+            last_error: Mutex::new(None),
+        }
+    }
+}
+
+impl State {
+    /// Returns whether it may be picked.
+    pub(crate) fn usable(&self) -> bool {
+        self.flags.load(Relaxed) == 0
+    }
+
+    /// Returns whether discovery and health checks find it well.
+    pub(crate) fn healthy(&self) -> bool {
+        self.flags.load(Relaxed) & (UNREADY | UNHEALTHY) == 0
+    }
+
+    pub(crate) fn ejected(&self) -> bool {
+        self.flags.load(Relaxed) & EJECTED != 0
+    }
+
+    pub(crate) fn gone(&self) -> bool {
+        self.flags.load(Relaxed) & GONE != 0
+    }
+
+    /// Takes discovery's word. Returns whether that changed anything, as all that follow.
+    pub(super) fn set_ready(&self, ready: bool) -> bool {
+        self.set(UNREADY, !ready)
+    }
+
+    pub(super) fn leave(&self) {
+        self.set(GONE, true);
+    }
+
+    fn set(&self, flag: u8, on: bool) -> bool {
+        let before = match on {
+            true => self.flags.fetch_or(flag, Relaxed),
+            false => self.flags.fetch_and(!flag, Relaxed),
+        };
+        let changed = (before & flag != 0) != on;
+        if changed && !on && before & !flag == 0 {
+            *self.since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        }
+        changed
+    }
+
+    /// Returns how many requests are under way, where that is counted.
+    pub(crate) fn active(&self) -> u64 {
+        self.active.load(Relaxed)
+    }
+
+    pub(super) fn erred(&self, error: String) {
+        *self
+            .last_error
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(error);
+    }
+
+    /// Returns what went wrong last, for people.
+    pub(crate) fn last_error(&self) -> Option<String> {
+        self.last_error
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+/// An endpoint that was picked for a try. Where there is a choice, it counts as busy until this is dropped.
+pub(crate) struct Picked {
+    pub(crate) endpoint: Arc<Endpoint>,
+    counted: bool,
+}
+
+impl Picked {
+    pub(super) fn new(endpoint: Arc<Endpoint>, counted: bool) -> Self {
+        if counted {
+            endpoint.state.active.fetch_add(1, Relaxed);
+        }
+        Picked { endpoint, counted }
+    }
+}
+
+impl Drop for Picked {
+    fn drop(&mut self) {
+        if self.counted {
+            self.endpoint.state.active.fetch_sub(1, Relaxed);
+        }
+    }
+}
