@@ -8,14 +8,15 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header};
 use http_body::Body;
 use jiff::Timestamp;
-use observe::access::Line;
+use observe::access::{Line, VIA_UPSTREAM};
+use observe::flags::Flags;
 use tokio::time::Instant;
 
 use crate::body::Broken;
 use crate::listener::Connection;
 use crate::listener::watch::Handed;
 use crate::policy::forward::X_REQUEST_ID;
-use crate::refusal::Refusal;
+use crate::refusal::{Cut, Refusal, Told};
 use crate::snapshot::Route;
 
 /// A request from its head to the end of its answer.
@@ -27,7 +28,10 @@ pub(crate) struct Ticket {
     pub(crate) undecided: bool,
     pub(crate) route: Option<Arc<Route>>,
     status: Option<StatusCode>,
-    reason: &'static str,
+    /// Why the gateway answered by itself, or the answer broke off.
+    told: Option<Told>,
+    /// What else was special.
+    flags: Flags,
     complete: bool,
     sent: u64,
     received: Option<Arc<AtomicU64>>,
@@ -55,7 +59,8 @@ impl Ticket {
                 && request.body().is_end_stream(),
             route: None,
             status: None,
-            reason: "",
+            told: None,
+            flags: Flags::NONE,
             complete: false,
             sent: 0,
             received: None,
@@ -91,8 +96,23 @@ impl Ticket {
 
     /// The gateway answers by itself.
     pub(crate) fn refused(&mut self, refusal: Refusal) {
-        self.reason = refusal.name();
-        self.connection.shared.meters.refused(refusal);
+        let told = refusal.told();
+        self.told = Some(told);
+        self.connection.shared.meters.refused(told.name);
+    }
+
+    /// Returns the short name of the reason why the gateway answers by itself.
+    pub(crate) fn reason(&self) -> Option<&'static str> {
+        self.told.map(|told| told.name)
+    }
+
+    /// Something was special about the request besides a refusal: its retries ran out, for example.
+    #[expect(
+        dead_code,
+        reason = "for the policies that tell more than a refusal does"
+    )]
+    pub(crate) fn flag(&mut self, flags: Flags) {
+        self.flags = self.flags.with(flags);
     }
 
     /// The head of the answer is known.
@@ -119,12 +139,13 @@ impl Ticket {
 
     /// The answer breaks off.
     pub(crate) fn cut(&mut self, broken: &Broken) {
-        self.reason = match broken {
-            Broken::Read(_) => "upstream_cut",
-            Broken::Idle(_) => "upstream_idle",
-            Broken::Deadline => "upstream_timeout",
-            Broken::TooLong(_) | Broken::Handler(_) => "handler_failed",
-        };
+        self.broke(Cut::of(broken));
+    }
+
+    fn broke(&mut self, cut: Cut) {
+        let told = cut.told();
+        self.told = Some(told);
+        self.connection.shared.meters.cut(told.name);
     }
 
     /// The answer has ended as it should.
@@ -148,17 +169,26 @@ impl Drop for Ticket {
         if let Some(status) = self.status {
             meters.ended(status, duration);
         }
-        if !self.complete && self.reason.is_empty() {
-            self.reason = "client_closed";
+        if !self.complete && self.told.is_none() {
             meters.aborted.inc();
             self.connection.watch.abandon();
+            self.broke(Cut::Client);
         }
         let Some(mut line) = self.line.take() else {
             return;
         };
         line.duration = duration;
         line.status = self.status.map_or(0, |status| status.as_u16());
-        line.reason = self.reason;
+        line.flags = self.flags;
+        line.details = match (self.told, self.upstream) {
+            (Some(told), _) => {
+                line.reason = told.name;
+                line.flags = line.flags.with(told.flags);
+                told.details
+            }
+            (None, Some(_)) => VIA_UPSTREAM,
+            (None, None) => "direct_response",
+        };
         line.route = self
             .route
             .as_ref()
@@ -199,6 +229,8 @@ fn line<B>(connection: &Connection, request: &Request<B>) -> Box<Line> {
         },
         status: 0,
         reason: "",
+        flags: Flags::NONE,
+        details: "",
         route: String::new(),
         upstream: None,
         upstream_duration: None,

@@ -10,6 +10,7 @@ use http::{HeaderValue, Request, Response, StatusCode};
 use observe::trace::TraceContext;
 
 use crate::body::{RequestBody, ResponseBody};
+use crate::refusal::Refusal;
 use crate::upstream::cluster::Cluster;
 
 /// Who answers the requests of a route.
@@ -31,6 +32,8 @@ pub(crate) struct Fixed {
     pub(crate) status: StatusCode,
     pub(crate) content_type: Option<HeaderValue>,
     pub(crate) body: Bytes,
+    /// What it tells, where it stands for something that cannot be served.
+    pub(crate) refusal: Option<Refusal>,
 }
 
 /// Answers requests inside this process. It sees the request after the gate, the route's header policies and its

@@ -17,8 +17,8 @@ use crate::body::{RequestBody, ResponseBody};
 use crate::listener::Connection;
 use crate::listener::watch::Decision;
 use crate::policy::forward;
-use crate::refusal::{Flaw, Refusal};
-use crate::route::{self, Found};
+use crate::refusal::{Flaw, REASON, Refusal};
+use crate::route::{self, Found, Miss};
 use crate::snapshot::Front;
 
 /// Answers one request. It never fails: what goes wrong is an answer too.
@@ -71,6 +71,9 @@ fn finish(
 ) -> Response<ResponseBody> {
     let mut response = match answer {
         Ok(mut response) => {
+            if front.settings.reason_told {
+                response.headers_mut().remove(REASON);
+            }
             if let Some(route) = &ticket.route {
                 route.response.apply(response.headers_mut());
             }
@@ -80,6 +83,13 @@ fn finish(
     };
     if ticket.undecided && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         connection.watch.decide(Decision::Plain);
+    }
+    if front.settings.reason_told
+        && let Some(reason) = ticket.reason()
+    {
+        response
+            .headers_mut()
+            .insert(REASON, HeaderValue::from_static(reason));
     }
     response
         .headers_mut()
@@ -132,6 +142,7 @@ fn main_road(
             let location = route::secure_location(&asked);
             return redirect(StatusCode::MOVED_PERMANENTLY, &location);
         }
+        Found::None(Miss::Insecure) => return Err(Refusal::Insecure),
         Found::None(_) => return Err(Refusal::NoRoute),
     };
     let route = &front.routes[found.route.id];
@@ -218,6 +229,9 @@ fn main_road(
             })
         }
         Backend::Fixed(fixed) => {
+            if let Some(refusal) = fixed.refusal {
+                ticket.refused(refusal);
+            }
             let mut response = Response::new(ResponseBody::full(fixed.body.clone()));
             *response.status_mut() = fixed.status;
             if let Some(content_type) = &fixed.content_type {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::StatusCode;
 use observe::metrics::{Counter, Gauge, Histogram, Metrics, SECONDS};
 
-use crate::refusal::Refusal;
+use crate::refusal::{Cut, Refusal};
 
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
@@ -159,6 +159,7 @@ impl UpstreamMeters {
 /// Counters of the gateway as a whole.
 pub(crate) struct Meters {
     refusals: HashMap<&'static str, Counter>,
+    cuts: HashMap<&'static str, Counter>,
     /// Open connections from clients.
     pub(crate) connections: Gauge,
     pub(crate) accepted: Counter,
@@ -168,16 +169,20 @@ pub(crate) struct Meters {
 
 impl Meters {
     pub(crate) fn new(metrics: &Metrics) -> Self {
-        let refusal = |name: &&'static str| {
+        let refusal = |name| {
             let help =
                 "Requests that the gateway answered by itself because it could not pass them on.";
-            (
-                *name,
-                metrics.counter("nuncio_refusals", help, &[("reason", name)]),
-            )
+            metrics.counter("nuncio_refusals", help, &[("reason", name)])
         };
+        let cut = |name| {
+            let help = "Answers that ended before their end, by the reason.";
+            metrics.counter("nuncio_answers_cut", help, &[("reason", name)])
+        };
+        let refusals = Refusal::ALL.iter().map(|refusal| refusal.name());
+        let cuts = Cut::ALL.iter().map(|cut| cut.told().name);
         Meters {
-            refusals: Refusal::NAMES.iter().map(refusal).collect(),
+            refusals: refusals.map(|name| (name, refusal(name))).collect(),
+            cuts: cuts.map(|name| (name, cut(name))).collect(),
             connections: metrics.gauge("nuncio_connections", "Open connections from clients.", &[]),
             accepted: metrics.counter(
                 "nuncio_connections_accepted",
@@ -193,8 +198,16 @@ impl Meters {
         }
     }
 
-    pub(crate) fn refused(&self, refusal: Refusal) {
-        if let Some(counter) = self.refusals.get(refusal.name()) {
+    /// The gateway answers by itself.
+    pub(crate) fn refused(&self, reason: &str) {
+        if let Some(counter) = self.refusals.get(reason) {
+            counter.inc();
+        }
+    }
+
+    /// An answer breaks off.
+    pub(crate) fn cut(&self, reason: &str) {
+        if let Some(counter) = self.cuts.get(reason) {
             counter.inc();
         }
     }

@@ -1,8 +1,12 @@
 //! Why the gateway answered by itself instead of a backend, and what the client is told.
 
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use observe::flags::Flags;
 
-use crate::body::ResponseBody;
+use crate::body::{Broken, ResponseBody};
+
+/// The header that tells the client why the gateway answered by itself. Only the gateway can have set it.
+pub(crate) const REASON: HeaderName = HeaderName::from_static("x-nuncio-reason");
 
 /// Why the gateway answered by itself instead of asking a backend, or gave up asking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
@@ -37,6 +41,9 @@ pub enum Refusal {
     /// No route wants the request.
     #[error("no route matches")]
     NoRoute,
+    /// A Host with `requestPolicy.insecure.action: Reject` was asked without TLS.
+    #[error("TLS is required here")]
+    Insecure,
     /// The Module's `ip_allow` and `ip_deny` do not let the client ask.
     #[error("access denied")]
     AddressDenied,
@@ -61,9 +68,15 @@ pub enum Refusal {
     /// The whole request took longer than its route allows.
     #[error("upstream request timeout")]
     UpstreamTimeout,
+    /// The upstream refused the stream before it worked on it.
+    #[error("upstream refused the stream")]
+    UpstreamRefused,
     /// Too many requests or connections towards the upstream are under way.
     #[error("upstream overloaded")]
     Overloaded,
+    /// The route's service cannot be served: its address is malformed, or it needs what is not built.
+    #[error("the route's service cannot be served")]
+    Unserved,
 }
 
 /// What was wrong with a request's head.
@@ -110,7 +123,52 @@ pub enum Flaw {
     Chunk,
 }
 
+/// What is told about a refusal, in all the places that tell it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Told {
+    /// The short name in the header `x-nuncio-reason`, in access lines and metrics.
+    pub name: &'static str,
+    /// Envoy's response flags.
+    pub flags: Flags,
+    /// Envoy's response code details.
+    pub details: &'static str,
+}
+
+const fn told(name: &'static str, flags: Flags, details: &'static str) -> Told {
+    Told {
+        name,
+        flags,
+        details,
+    }
+}
+
 impl Refusal {
+    /// One of each, so that each has its counter from the start and its line in the reference.
+    pub const ALL: &[Refusal] = &[
+        Refusal::Malformed(Flaw::RequestLine),
+        Refusal::BrokenBody,
+        Refusal::OldProtocol,
+        Refusal::BadPath,
+        Refusal::Underscore,
+        Refusal::HeadersTooMany,
+        Refusal::HeadTooLarge,
+        Refusal::HeadTimeout,
+        Refusal::BodyTimeout,
+        Refusal::NoRoute,
+        Refusal::Insecure,
+        Refusal::AddressDenied,
+        Refusal::Connect,
+        Refusal::NoUpstream,
+        Refusal::ConnectFailed,
+        Refusal::ConnectTimeout,
+        Refusal::UpstreamReset,
+        Refusal::UpstreamRefused,
+        Refusal::UpstreamProtocol,
+        Refusal::UpstreamTimeout,
+        Refusal::Overloaded,
+        Refusal::Unserved,
+    ];
+
     /// Returns the status the client gets: the whole mapping, in one place.
     pub fn status(self) -> StatusCode {
         use Refusal::*;
@@ -119,65 +177,78 @@ impl Refusal {
             OldProtocol => StatusCode::UPGRADE_REQUIRED,
             HeadersTooMany | HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             HeadTimeout | BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-            NoRoute => StatusCode::NOT_FOUND,
+            NoRoute | Insecure => StatusCode::NOT_FOUND,
             AddressDenied => StatusCode::FORBIDDEN,
             Connect => StatusCode::METHOD_NOT_ALLOWED,
             UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
             UpstreamProtocol => StatusCode::BAD_GATEWAY,
-            NoUpstream | ConnectFailed | ConnectTimeout | UpstreamReset | Overloaded => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            NoUpstream | ConnectFailed | ConnectTimeout | UpstreamReset | UpstreamRefused
+            | Overloaded | Unserved => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// Returns what is told about it: the whole vocabulary, in one place. The details are those of Envoy where it has
+    /// the case, and the flags too; where Envoy sets no flag for a client's fault, this is `DPE`.
+    pub fn told(self) -> Told {
+        use Refusal::*;
+        match self {
+            Malformed(flaw) => told("malformed", Flags::DPE, flaw.details()),
+            BrokenBody => told("broken_body", Flags::DPE, "http1.codec_error"),
+            OldProtocol => told("old_protocol", Flags::DPE, "low_version"),
+            BadPath => told("bad_path", Flags::DPE, "path_normalization_failed"),
+            Underscore => told("underscore", Flags::DPE, "http1.unexpected_underscore"),
+            HeadersTooMany => told("headers_too_many", Flags::DPE, "http1.too_many_headers"),
+            HeadTooLarge => told("head_too_large", Flags::DPE, "http1.headers_too_large"),
+            HeadTimeout => told("head_timeout", Flags::SI, "request_header_timeout"),
+            BodyTimeout => told("body_timeout", Flags::SI, "stream_idle_timeout"),
+            NoRoute => told("no_route", Flags::NR, "route_not_found"),
+            Insecure => told("insecure", Flags::NR, "route_not_found"),
+            AddressDenied => told(
+                "address_denied",
+                Flags::NONE,
+                "rbac_access_denied_matched_policy[none]",
+            ),
+            Connect => told("connect", Flags::NR, "route_not_found"),
+            NoUpstream => told("no_upstream", Flags::UH, "no_healthy_upstream"),
+            ConnectFailed => told(
+                "connect_failed",
+                Flags::UF,
+                "upstream_reset_before_response_started{remote_connection_failure}",
+            ),
+            ConnectTimeout => told(
+                "connect_timeout",
+                Flags::UF,
+                "upstream_reset_before_response_started{connection_timeout}",
+            ),
+            UpstreamReset => told(
+                "upstream_reset",
+                Flags::UC,
+                "upstream_reset_before_response_started{connection_termination}",
+            ),
+            UpstreamRefused => told(
+                "upstream_refused",
+                Flags::UR,
+                "upstream_reset_before_response_started{remote_refused_stream_reset}",
+            ),
+            UpstreamProtocol => told(
+                "upstream_protocol",
+                Flags::UPE,
+                "upstream_reset_before_response_started{protocol_error}",
+            ),
+            UpstreamTimeout => told("upstream_timeout", Flags::UT, "response_timeout"),
+            Overloaded => told(
+                "overloaded",
+                Flags::UO,
+                "upstream_reset_before_response_started{overflow}",
+            ),
+            Unserved => told("unserved", Flags::NC, "cluster_not_found"),
         }
     }
 
     /// Returns the reason's short name for access lines and metrics.
     pub fn name(self) -> &'static str {
-        use Refusal::*;
-        match self {
-            Malformed(_) => "malformed",
-            BrokenBody => "broken_body",
-            OldProtocol => "old_protocol",
-            BadPath => "bad_path",
-            Underscore => "underscore",
-            HeadersTooMany => "headers_too_many",
-            HeadTooLarge => "head_too_large",
-            HeadTimeout => "head_timeout",
-            BodyTimeout => "body_timeout",
-            NoRoute => "no_route",
-            AddressDenied => "address_denied",
-            Connect => "connect",
-            NoUpstream => "no_upstream",
-            ConnectFailed => "connect_failed",
-            ConnectTimeout => "connect_timeout",
-            UpstreamReset => "upstream_reset",
-            UpstreamProtocol => "upstream_protocol",
-            UpstreamTimeout => "upstream_timeout",
-            Overloaded => "overloaded",
-        }
+        self.told().name
     }
-
-    /// All names that [`Refusal::name`] returns, so that each has its counter from the start.
-    pub const NAMES: &[&str] = &[
-        "malformed",
-        "broken_body",
-        "old_protocol",
-        "bad_path",
-        "underscore",
-        "headers_too_many",
-        "head_too_large",
-        "head_timeout",
-        "body_timeout",
-        "no_route",
-        "address_denied",
-        "connect",
-        "no_upstream",
-        "connect_failed",
-        "connect_timeout",
-        "upstream_reset",
-        "upstream_protocol",
-        "upstream_timeout",
-        "overloaded",
-    ];
 
     /// Returns whether the connection must not carry another request.
     pub(crate) fn closes(self) -> bool {
@@ -198,18 +269,101 @@ impl Refusal {
     /// body, as Ambassador's users know it.
     pub(crate) fn answer(self) -> Response<ResponseBody> {
         let body = match self {
-            Refusal::NoRoute => ResponseBody::empty(),
+            Refusal::NoRoute | Refusal::Insecure => ResponseBody::empty(),
             _ => ResponseBody::full(self.to_string()),
         };
         let mut response = Response::new(body);
         *response.status_mut() = self.status();
         let headers = response.headers_mut();
-        if self != Refusal::NoRoute {
+        if !matches!(self, Refusal::NoRoute | Refusal::Insecure) {
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
         }
         if self == Refusal::Overloaded {
             headers.insert("x-envoy-overloaded", HeaderValue::from_static("true"));
         }
         response
+    }
+}
+
+impl Flaw {
+    /// Envoy's words for it.
+    fn details(self) -> &'static str {
+        match self {
+            Flaw::HostMissing => "missing_host_header",
+            Flaw::Chunk => "http1.body_disallowed_or_malformed",
+            Flaw::LengthAndCoding => "http1.content_length_and_chunked_not_allowed",
+            Flaw::TransferEncoding => "http1.invalid_transfer_encoding",
+            Flaw::HeaderName | Flaw::HeaderValue => "http1.invalid_characters",
+            Flaw::RequestLine => "http1.invalid_url",
+            _ => "http1.codec_error",
+        }
+    }
+}
+
+/// Why an answer ended before its end, its head being with the client already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Cut {
+    /// The upstream broke the connection, or the framing.
+    Upstream,
+    /// The upstream sent nothing for too long.
+    UpstreamIdle,
+    /// The route's time was over.
+    UpstreamTimeout,
+    /// The code behind the route failed.
+    Handler,
+    /// The client left.
+    Client,
+}
+
+impl Cut {
+    /// One of each.
+    pub const ALL: &[Cut] = &[
+        Cut::Upstream,
+        Cut::UpstreamIdle,
+        Cut::UpstreamTimeout,
+        Cut::Handler,
+        Cut::Client,
+    ];
+
+    /// Returns what is told about it.
+    pub fn told(self) -> Told {
+        match self {
+            Cut::Upstream => told(
+                "upstream_cut",
+                Flags::UC,
+                "upstream_reset_after_response_started{connection_termination}",
+            ),
+            Cut::UpstreamIdle => told("upstream_idle", Flags::SI, "stream_idle_timeout"),
+            Cut::UpstreamTimeout => told("upstream_timeout", Flags::UT, "response_timeout"),
+            Cut::Handler => told("handler_failed", Flags::LR, "handler_failed"),
+            Cut::Client => told("client_closed", Flags::DC, "downstream_remote_disconnect"),
+        }
+    }
+
+    pub(crate) fn of(broken: &Broken) -> Self {
+        match broken {
+            Broken::Read(_) => Cut::Upstream,
+            Broken::Idle(_) => Cut::UpstreamIdle,
+            Broken::Deadline => Cut::UpstreamTimeout,
+            Broken::TooLong(_) | Broken::Handler(_) => Cut::Handler,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_reason_has_a_name_of_its_own_and_says_what_envoy_would() {
+        let mut names = BTreeSet::new();
+        for refusal in Refusal::ALL {
+            let told = refusal.told();
+            assert!(names.insert(told.name), "{} stands twice", told.name);
+            assert!(!told.details.is_empty(), "{}", told.name);
+            assert!(HeaderValue::from_str(told.name).is_ok());
+        }
     }
 }

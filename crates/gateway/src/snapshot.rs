@@ -46,6 +46,8 @@ pub(crate) struct Front {
 pub(crate) struct Settings {
     pub(crate) server: HeaderValue,
     pub(crate) envoy_headers: bool,
+    /// Whether refusals say why in a header.
+    pub(crate) reason_told: bool,
     pub(crate) request_id_kept: bool,
     pub(crate) http10: bool,
     pub(crate) underscores: UnderscoresAction,
@@ -134,6 +136,9 @@ impl Settings {
         Settings {
             server: HeaderValue::from_str(server).unwrap_or(HeaderValue::from_static("envoy")),
             envoy_headers: !module.suppress_envoy_headers,
+            reason_told: module
+                .refusal_reason_header
+                .unwrap_or(!module.suppress_envoy_headers),
             request_id_kept: module.preserve_external_request_id,
             http10: module.enable_http10,
             underscores: module.headers_with_underscores_action.unwrap_or_default(),

@@ -82,6 +82,11 @@ pub struct Module {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_name: Option<String>,
 
+    /// Whether an answer that the gateway made because it could not pass the request on says why, in the header
+    /// `x-nuncio-reason`; true when nothing is said, unless `suppress_envoy_headers` is. Not in Ambassador.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refusal_reason_header: Option<bool>,
+
     /// Whether `x-envoy-*` headers are left out.
     pub suppress_envoy_headers: bool,
 

@@ -9,10 +9,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::flags::Flags;
 use crate::metrics::{Counter, Metrics};
 
 /// Lines that may wait for the writer; above it lines are dropped and counted.
 pub const LINES_WAITING_MAX: usize = 16_384;
+
+/// The details of an answer that came from an upstream; the JSON line leaves them out.
+pub const VIA_UPSTREAM: &str = "via_upstream";
 
 /// What one request was and how it ended.
 #[derive(Debug, Clone)]
@@ -35,6 +39,10 @@ pub struct Line {
     pub status: u16,
     /// Why the gateway answered by itself, or cut the answer short; empty when it did not.
     pub reason: &'static str,
+    /// Envoy's response flags.
+    pub flags: Flags,
+    /// Envoy's response code details: `via_upstream`, or what happened instead.
+    pub details: &'static str,
     /// The matched route's name; empty when none matched.
     pub route: String,
     /// The endpoint that answered.
@@ -64,6 +72,12 @@ impl Line {
         _ = write!(out, ",\"status\":{}", self.status);
         if !self.reason.is_empty() {
             text(out, "reason", self.reason);
+        }
+        if !self.flags.is_empty() {
+            _ = write!(out, ",\"flags\":\"{}\"", self.flags);
+        }
+        if !self.details.is_empty() && self.details != VIA_UPSTREAM {
+            text(out, "details", self.details);
         }
         if !self.route.is_empty() {
             text(out, "route", &self.route);
@@ -190,6 +204,8 @@ mod tests {
             protocol: "HTTP/1.1",
             status: 200,
             reason: "",
+            flags: Flags::URX.with(Flags::UF),
+            details: "direct_response",
             route: "orders".into(),
             upstream: None,
             upstream_duration: None,
@@ -210,6 +226,8 @@ mod tests {
         assert_eq!(value["access"], "1970-01-01T00:00:00.000Z");
         assert_eq!(value["duration_ms"], 1.5);
         assert!(value.get("reason").is_none());
+        assert_eq!(value["flags"], "UF,URX");
+        assert_eq!(value["details"], "direct_response");
         assert!(out.ends_with("}\n"));
     }
 

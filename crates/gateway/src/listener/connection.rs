@@ -96,7 +96,7 @@ async fn http1(stream: TcpStream, first: Vec<u8>, connection: &Arc<Connection>) 
             connection
                 .shared
                 .meters
-                .refused(Refusal::Malformed(Flaw::RequestLine));
+                .refused(Refusal::Malformed(Flaw::RequestLine).name());
         }
         debug!(%error, peer = %connection.peer, "connection ended");
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode};
+use http::HeaderValue;
 use model::mapping::RetryPolicy;
 use model::target::Target;
 use model::{Mapping, Object, Problem, Publish};
@@ -13,6 +13,7 @@ use super::{NEVER, Parts, Route, unbuilt, warning};
 use crate::backend::{Backend, Fixed, Handler};
 use crate::meter::RouteMeters;
 use crate::policy::{HeaderChanges, HostChange, Retry};
+use crate::refusal::Refusal;
 
 const TIMEOUT_MS: u64 = 3000;
 /// Between two bytes of a body.
@@ -142,9 +143,10 @@ fn retry(policy: &RetryPolicy) -> Retry {
 
 fn unavailable(why: &'static str) -> Backend {
     Backend::Fixed(Fixed {
-        status: StatusCode::SERVICE_UNAVAILABLE,
+        status: Refusal::Unserved.status(),
         content_type: Some(HeaderValue::from_static("text/plain")),
         body: Bytes::from_static(why.as_bytes()),
+        refusal: Some(Refusal::Unserved),
     })
 }
 
