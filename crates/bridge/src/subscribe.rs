@@ -56,6 +56,11 @@ impl Subscriptions {
         }
     }
 
+    /// Takes the endpoints of a configuration that differs from the running one in nothing else.
+    pub fn tell_endpoints(&self, config: Arc<Config>) {
+        self.config.send_replace(config);
+    }
+
     /// Makes the running subscriptions those of `config`: unchanged ones go on undisturbed, removed and changed ones
     /// finish what is under way, new ones start.
     pub async fn apply(&self, config: Arc<Config>, log: &Log) {

@@ -59,7 +59,8 @@ pub struct Published {
     /// The checked whole.
     pub config: Arc<Config>,
 
-    /// Grows by one with each change of the config.
+    /// Grows by one with each change of what the config does. Endpoints come and go without one, and so do lines and
+    /// comments.
     pub version: u64,
 
     /// Everything that is wrong or worth knowing at present.
@@ -73,6 +74,9 @@ pub struct Published {
 
     /// When everything was read last without an error; `None` when that never happened.
     pub good_at: Option<SystemTime>,
+
+    /// Since when something that is written does not run because it is refused; `None` while all of it runs.
+    pub stale_since: Option<SystemTime>,
 }
 
 /// A handle on the configuration. Clones share it.
@@ -98,6 +102,7 @@ impl Control {
             sources: Vec::new(),
             at: SystemTime::now(),
             good_at: None,
+            stale_since: None,
         };
         let (publish, published) = watch::channel(Arc::new(first));
         let mut keeper = Keeper {
@@ -237,7 +242,9 @@ impl Keeper {
             .clone();
         if self.publish.borrow().version > 0 && state.files == files && state.overlay == overlay {
             self.state = Some(state);
-            self.gauges.looked_at.set(seconds(SystemTime::now()));
+            let now = SystemTime::now();
+            self.gauges.looked_at.set(seconds(now));
+            self.gauges.stale(self.publish.borrow().stale_since, now);
             return;
         }
         let keep = state.clone();
@@ -269,17 +276,25 @@ impl Keeper {
         if let Some(good_at) = good_at {
             self.gauges.good_at.set(seconds(good_at));
         }
-        let changed = *before.config != update.config;
-        let same =
-            !changed && before.problems == update.problems && before.sources == update.sources;
+        let stale_since = match errors {
+            0 => None,
+            _ => before.stale_since.or(Some(now)),
+        };
+        self.gauges.stale(stale_since, now);
+        if errors > 0 && before.problems != update.problems {
+            self.gauges.refused_at.set(seconds(now));
+        }
+        let equal = *before.config == update.config;
+        let changed = !equal && !before.config.does_the_same(&update.config);
+        let same = equal && before.problems == update.problems && before.sources == update.sources;
         if same && before.version > 0 {
             return;
         }
         tell(&before.problems, &update.problems);
         let version = before.version + u64::from(changed || before.version == 0);
-        let config = match changed {
-            true => Arc::new(update.config),
-            false => before.config.clone(),
+        let config = match equal {
+            true => before.config.clone(),
+            false => Arc::new(update.config),
         };
         let warnings = count(&update.problems, Severity::Warning);
         self.gauges
@@ -307,6 +322,7 @@ impl Keeper {
             sources,
             at: now,
             good_at,
+            stale_since,
         };
         self.publish.send_replace(Arc::new(published));
     }
@@ -422,6 +438,8 @@ struct Gauges {
     version: Gauge,
     looked_at: Gauge,
     good_at: Gauge,
+    refused_at: Gauge,
+    stale_for: Gauge,
     errors: Gauge,
     warnings: Gauge,
     changes: Counter,
@@ -429,6 +447,13 @@ struct Gauges {
 }
 
 impl Gauges {
+    fn stale(&self, since: Option<SystemTime>, now: SystemTime) {
+        let stale_for = since.and_then(|since| now.duration_since(since).ok());
+        let seconds = stale_for.unwrap_or_default().as_secs();
+        self.stale_for
+            .set(i64::try_from(seconds).unwrap_or(i64::MAX));
+    }
+
     fn new(metrics: &Metrics) -> Gauges {
         let problems = |severity| {
             let help = "Problems in the configuration at present";
@@ -448,6 +473,16 @@ impl Gauges {
             good_at: metrics.gauge(
                 "nuncio_config_good_at_seconds",
                 "When the sources were without an error last, in seconds since 1970",
+                &[],
+            ),
+            refused_at: metrics.gauge(
+                "nuncio_config_refused_at_seconds",
+                "When something that is written was refused last, in seconds since 1970",
+                &[],
+            ),
+            stale_for: metrics.gauge(
+                "nuncio_config_stale_seconds",
+                "For how long something that is written does not run because it is refused; 0 while all of it runs",
                 &[],
             ),
             errors: problems("error"),

@@ -5,6 +5,7 @@
 
 pub mod backend;
 pub mod body;
+pub mod discovery;
 pub mod listener;
 pub mod refusal;
 pub mod route;
@@ -32,10 +33,12 @@ use tracing::{info, warn};
 
 use crate::backend::Handler;
 use crate::core::Core;
+use crate::discovery::{Directory, Teller};
 use crate::listener::{Limits, Listener, tcp};
 use crate::meter::{Meters, RouteMeters};
 use crate::snapshot::{Clusters, Front, Parts, unbuilt};
 use crate::upstream::cluster::Cluster;
+use crate::upstream::discover::Discovery;
 
 /// What a gateway starts with.
 pub struct Options {
@@ -58,6 +61,7 @@ pub struct Gateway {
     shared: Arc<Shared>,
     addresses: Vec<SocketAddr>,
     cores: Vec<Core>,
+    directory: Directory,
     running: Mutex<Running>,
 }
 
@@ -105,7 +109,9 @@ impl Gateway {
         let cores = (0..threads)
             .map(|number| Core::start(number, shared.clone()))
             .collect::<io::Result<Vec<Core>>>()?;
-        let clusters = Clusters::new(threads, options.metrics.clone(), cores[0].runtime.clone());
+        let directory = Directory::default();
+        let discovery = Discovery::new(directory.clone(), cores[0].runtime.clone());
+        let clusters = Clusters::new(threads, options.metrics.clone(), discovery);
         let running = Running {
             metrics: options.metrics,
             clusters,
@@ -117,6 +123,7 @@ impl Gateway {
             shared,
             addresses: options.addresses,
             cores,
+            directory,
             running: Mutex::new(running),
         })
     }
@@ -134,6 +141,8 @@ impl Gateway {
         let mut running = self.running();
         let running = &mut *running;
         let mut applied = Applied::default();
+        // New endpoints are known before routes lead to them, and old ones for as long as routes do.
+        self.directory.add(Teller::Configuration, &config.endpoints);
         running.clusters.begin();
         let mut parts = Parts {
             config,
@@ -206,12 +215,24 @@ impl Gateway {
             }
         }
         running.clusters.finish();
+        self.tell_endpoints(config);
         self.shared.clusters.store(Arc::new(running.clusters.all()));
         for gone in running.routes.difference(&routes) {
             RouteMeters::forget(&running.metrics, gone);
         }
         running.routes = routes;
         applied
+    }
+
+    /// Takes the endpoints of a configuration that differs from the running one in nothing else.
+    pub fn tell_endpoints(&self, config: &Config) {
+        self.directory
+            .tell(Teller::Configuration, config.endpoints.clone());
+    }
+
+    /// Returns the directory of endpoints, which other sources feed too.
+    pub fn directory(&self) -> Directory {
+        self.directory.clone()
     }
 
     fn open(

@@ -6,7 +6,7 @@ pub(crate) mod answer;
 pub(crate) mod balance;
 pub(crate) mod cluster;
 pub(crate) mod dial;
+pub(crate) mod discover;
 pub(crate) mod pool;
-pub(crate) mod resolve;
 pub(crate) mod send;
 pub(crate) mod state;

@@ -46,6 +46,44 @@ pub struct Config {
     pub secrets: BTreeMap<(String, String), Secret>,
 }
 
+impl Config {
+    /// Returns whether two configurations do the same, wherever their objects are written and whichever endpoints their
+    /// services have at present.
+    pub fn does_the_same(&self, other: &Config) -> bool {
+        // Taken apart, so that a new field cannot be forgotten.
+        let Config {
+            mappings,
+            hosts,
+            listeners,
+            module,
+            services,
+            topics,
+            publish,
+            subscribe,
+            broker,
+            endpoints: _,
+            secrets,
+        } = self;
+        same(mappings, &other.mappings)
+            && same(hosts, &other.hosts)
+            && same(listeners, &other.listeners)
+            && *module == other.module
+            && same(services, &other.services)
+            && same(topics, &other.topics)
+            && same(publish, &other.publish)
+            && same(subscribe, &other.subscribe)
+            && *broker == other.broker
+            && *secrets == other.secrets
+    }
+}
+
+fn same<T: PartialEq>(one: &[Object<T>], other: &[Object<T>]) -> bool {
+    let says_the_same = |(a, b): (&Object<T>, &Object<T>)| {
+        a.name == b.name && a.namespace == b.namespace && a.labels == b.labels && a.spec == b.spec
+    };
+    one.len() == other.len() && one.iter().zip(other).all(says_the_same)
+}
+
 /// The decoded data of a Kubernetes Secret. Its `Debug` shows no values.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret {

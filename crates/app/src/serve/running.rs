@@ -142,7 +142,7 @@ impl Running {
         if let Some((address, cause)) = house.apply(&first).await.into_iter().next() {
             return Err(cause).with_context(|| taken("gateway", address, "--gateway"));
         }
-        tasks.spawn(follow(house.clone(), published));
+        tasks.spawn(follow(house.clone(), published, first.version));
         let (subject, stopping) = (house.clone(), stop.clone());
         tasks.spawn(async move {
             if let Err(error) = admin::serve(admin, subject, metrics, stopping).await {
@@ -299,14 +299,26 @@ fn taken(who: &str, address: SocketAddr, flag: &str) -> String {
     )
 }
 
-/// Applies each configuration as it is published.
-async fn follow(house: Arc<House>, mut published: watch::Receiver<Arc<Published>>) {
+/// Applies each configuration as it is published. Where nothing but endpoints has changed, nothing is built anew.
+async fn follow(
+    house: Arc<House>,
+    mut published: watch::Receiver<Arc<Published>>,
+    mut applied: u64,
+) {
     loop {
         tokio::select! {
             () = house.stop.cancelled() => return,
             changed = published.changed() => if changed.is_err() { return },
         }
         let latest = published.borrow_and_update().clone();
+        if latest.version == applied {
+            if let Some(gateway) = &house.gateway {
+                gateway.tell_endpoints(&latest.config);
+            }
+            house.subscriptions.tell_endpoints(latest.config.clone());
+            continue;
+        }
+        applied = latest.version;
         for (address, error) in house.apply(&latest).await {
             error!(%address, %error, "cannot listen");
         }

@@ -3,6 +3,7 @@
 mod ambassador;
 mod clients;
 mod commands;
+mod discovery;
 mod serve;
 mod shop;
 mod up;

@@ -147,7 +147,9 @@ impl Delivery {
             .endpoints
             .find(&target.host, &self.namespace, target.port)
         {
-            Some([]) => Err(format!("service `{}` has no ready endpoint", target.host)),
+            Some(addresses) if addresses.is_empty() => {
+                Err(format!("service `{}` has no ready endpoint", target.host))
+            }
             Some(addresses) => {
                 let turn = self.turn.fetch_add(1, Ordering::Relaxed);
                 Ok(addresses[turn % addresses.len()].to_string())

@@ -148,7 +148,7 @@ async fn told_addresses_stand_over_the_files() {
         .await;
     assert_eq!(
         now.config.endpoints.find("s", "default", None),
-        Some([address].as_slice())
+        Some(vec![address])
     );
     lab.write("nuncio.yaml", &route("/b"));
     let now = lab.until_routes(&["/b"]).await;
@@ -191,4 +191,67 @@ async fn it_ends_when_told() {
     })
     .await;
     ended.expect("the loop ends");
+}
+
+const SLICE: &str = "apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: { name: s-1, labels: { kubernetes.io/service-name: s } }
+ports: [{ port: 80 }]
+endpoints: [{ addresses: [10.0.0.1] }]
+";
+
+#[tokio::test]
+async fn endpoints_lines_and_comments_make_no_new_version() {
+    let mut lab = Lab::start("", &[("a.yaml", &route("/a")), ("b.yaml", SLICE)]).await;
+    let first = lab.until_routes(&["/a"]).await;
+    lab.write("b.yaml", &SLICE.replace("10.0.0.1", "10.0.0.2"));
+    let address = "10.0.0.2:80".parse().expect("a literal address");
+    let moved = lab
+        .until(|now| now.config.endpoints.find("s", "default", None) == Some(vec![address]))
+        .await;
+    assert_eq!(moved.version, first.version);
+    lab.write("a.yaml", &format!("# What is new?\n\n{}", route("/a")));
+    let later = lab
+        .until(|now| now.config.mappings[0].origin.line == 4)
+        .await;
+    assert_eq!(later.version, first.version);
+    lab.write("a.yaml", &route("/b"));
+    let changed = lab.until_routes(&["/b"]).await;
+    assert_eq!(changed.version, first.version + 1);
+}
+
+#[tokio::test]
+async fn staleness_is_told_until_all_runs() {
+    let mut lab = Lab::start("nuncio.yaml", &[("nuncio.yaml", &route("/a"))]).await;
+    let first = lab.until_routes(&["/a"]).await;
+    assert_eq!(first.stale_since, None);
+    lab.write("nuncio.yaml", "routes: [");
+    let refused = lab.until(|now| now.stale_since.is_some()).await;
+    lab.write("nuncio.yaml", "routes: [ #");
+    let again = lab.until(|now| now.sources[0].text.ends_with('#')).await;
+    assert_eq!(again.stale_since, refused.stale_since, "since the first");
+    let metrics = lab.metrics.encode();
+    assert!(
+        !metrics.contains("nuncio_config_refused_at_seconds{} 0"),
+        "{metrics}"
+    );
+    time::timeout(WAIT_MAX, async {
+        while lab
+            .metrics
+            .encode()
+            .contains("nuncio_config_stale_seconds{} 0")
+        {
+            time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+    .expect("the time goes on");
+    lab.write("nuncio.yaml", &route("/b"));
+    let good = lab.until_routes(&["/b"]).await;
+    assert_eq!(good.stale_since, None);
+    assert!(
+        lab.metrics
+            .encode()
+            .contains("nuncio_config_stale_seconds{} 0")
+    );
 }

@@ -2,19 +2,18 @@
 //! the next.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use model::endpoints;
 use model::mapping::{DnsType, Priority};
 use model::target::Target;
 use model::{Config, Mapping, Object};
 use observe::metrics::Metrics;
-use tokio::runtime::Handle;
 
 use crate::meter::UpstreamMeters;
-use crate::upstream::cluster::{Breaker, Cluster, Lookup, Protocol, Source, Spec};
-use crate::upstream::resolve::Resolvers;
+use crate::upstream::cluster::{Breaker, Cluster, Lookup, Protocol, Records, Source, Spec};
+use crate::upstream::discover::Discovery;
 
 const CONNECT_MAX: Duration = Duration::from_secs(3);
 /// Envoy's default.
@@ -26,20 +25,17 @@ pub(crate) struct Clusters {
     old: HashMap<Spec, Arc<Cluster>>,
     cores: usize,
     metrics: Metrics,
-    resolvers: Resolvers,
-    /// Where names are looked up.
-    runtime: Handle,
+    discovery: Discovery,
 }
 
 impl Clusters {
-    pub(crate) fn new(cores: usize, metrics: Metrics, runtime: Handle) -> Self {
+    pub(crate) fn new(cores: usize, metrics: Metrics, discovery: Discovery) -> Self {
         Clusters {
             by_spec: HashMap::new(),
             old: HashMap::new(),
             cores,
             metrics,
-            resolvers: Resolvers::default(),
-            runtime,
+            discovery,
         }
     }
 
@@ -55,6 +51,7 @@ impl Clusters {
                 UpstreamMeters::forget(&self.metrics, &spec.name);
             }
         }
+        self.discovery.tidy();
     }
 
     /// Returns all clusters that run.
@@ -69,53 +66,47 @@ impl Clusters {
         mapping: &Object<Mapping>,
         target: &Target,
     ) -> Arc<Cluster> {
-        let (spec, addresses) = spec(config, mapping, target);
+        let spec = spec(config, mapping, target);
         let cluster = match self.by_spec.get(&spec).or_else(|| self.old.get(&spec)) {
             Some(cluster) => cluster.clone(),
             None => {
                 let meters = UpstreamMeters::new(&self.metrics, &spec.name);
                 let cluster = Arc::new(Cluster::new(spec.clone(), self.cores, meters));
-                let _runtime = self.runtime.enter();
-                self.resolvers.keep_fresh(&cluster);
+                self.discovery.follow(&cluster);
                 cluster
             }
         };
-        if let Some(addresses) = addresses {
-            cluster.set_addresses(addresses);
-        }
         self.by_spec.insert(spec, cluster.clone());
         cluster
     }
 }
 
-fn spec(
-    config: &Config,
-    mapping: &Object<Mapping>,
-    target: &Target,
-) -> (Spec, Option<Vec<SocketAddr>>) {
+fn spec(config: &Config, mapping: &Object<Mapping>, target: &Target) -> Spec {
     let (said, module) = (&mapping.spec, &config.module);
-    let told = config
-        .endpoints
-        .find(&target.host, &mapping.namespace, target.port);
-    let addresses = match (target.ip(), told) {
-        (Some(ip), _) => Some(vec![SocketAddr::new(ip, target.port_or_default())]),
-        (None, Some(told)) => Some(told.to_vec()),
-        (None, None) => None,
+    let lookup = Lookup {
+        ipv4: said.enable_ipv4.or(module.enable_ipv4).unwrap_or(true),
+        ipv6: said.enable_ipv6.or(module.enable_ipv6).unwrap_or(false),
+        records: match said.dns_type {
+            Some(DnsType::LogicalDns) => Records::Logical,
+            Some(DnsType::StrictDns) | None => Records::Strict,
+        },
+        ttl_respected: said.respect_dns_ttl,
     };
-    let source = match addresses {
-        Some(_) => Source::Told,
-        None => Source::Dns(Lookup {
-            ipv4: said.enable_ipv4.or(module.enable_ipv4).unwrap_or(true),
-            ipv6: said.enable_ipv6.or(module.enable_ipv6).unwrap_or(false),
-            first_only: said.dns_type == Some(DnsType::LogicalDns),
-            ttl_respected: said.respect_dns_ttl,
-        }),
+    let service = endpoints::key(&target.host, &mapping.namespace);
+    let source = match (target.ip(), service) {
+        (Some(_), _) => Source::Told,
+        (None, Some(service)) => Source::Service {
+            service,
+            port: target.port,
+            otherwise: Some(lookup),
+        },
+        (None, None) => Source::Dns(lookup),
     };
     let millis = |said: Option<u64>| said.map(Duration::from_millis);
     let idle = said
         .cluster_idle_timeout_ms
         .or(module.cluster_idle_timeout_ms);
-    let spec = Spec {
+    Spec {
         name: said
             .stats_name
             .clone()
@@ -140,8 +131,7 @@ fn spec(
         .filter(|age| !age.is_zero()),
         breaker: breaker(said, config),
         tag: said.cluster_tag.clone(),
-    };
-    (spec, addresses)
+    }
 }
 
 fn breaker(said: &Mapping, config: &Config) -> Breaker {

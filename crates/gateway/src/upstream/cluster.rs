@@ -39,6 +39,25 @@ pub(crate) struct Spec {
     pub(crate) tag: Option<String>,
 }
 
+#[cfg(test)]
+impl Spec {
+    /// Returns what a plain `service: name` asks for.
+    pub(crate) fn plain(name: &str) -> Self {
+        Spec {
+            name: name.to_owned(),
+            host: name.to_owned(),
+            port: 80,
+            protocol: Protocol::Http1,
+            source: Source::Told,
+            connect_timeout: Duration::from_secs(1),
+            idle_max: None,
+            age_max: None,
+            breaker: Breaker::default(),
+            tag: None,
+        }
+    }
+}
+
 /// What is spoken with the endpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Protocol {
@@ -46,13 +65,21 @@ pub(crate) enum Protocol {
     Http2,
 }
 
-/// Where the addresses come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// Where the endpoints come from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Source {
-    /// The configuration tells them.
+    /// The host is an address itself.
     Told,
     /// DNS is asked again and again.
     Dns(Lookup),
+    /// The directory tells, and while it does not know the service, DNS may be asked.
+    Service {
+        /// Namespace and name.
+        service: crate::discovery::Key,
+        /// The port as the Mapping writes it.
+        port: Option<u16>,
+        otherwise: Option<Lookup>,
+    },
 }
 
 /// How a name is looked up.
@@ -60,10 +87,20 @@ pub(crate) enum Source {
 pub(crate) struct Lookup {
     pub(crate) ipv4: bool,
     pub(crate) ipv6: bool,
-    /// Only the first address is an endpoint (`logical_dns`).
-    pub(crate) first_only: bool,
+    pub(crate) records: Records,
     /// The answer's time to live decides when to ask again.
     pub(crate) ttl_respected: bool,
+}
+
+/// What is asked for, and what becomes of the answer (Ambassador's `dns_type`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Records {
+    /// Every address is an endpoint.
+    Strict,
+    /// One address is the endpoint.
+    Logical,
+    /// SRV records name targets, ports and weights.
+    Srv,
 }
 
 /// Limits of what is open at once towards a cluster (Ambassador's `circuit_breakers`, priority `default`).
@@ -176,11 +213,6 @@ impl Cluster {
         }
     }
 
-    /// Takes these addresses from now on, all of the same weight.
-    pub(crate) fn set_addresses(&self, addresses: impl IntoIterator<Item = SocketAddr>) {
-        self.set_members(addresses.into_iter().map(Member::new));
-    }
-
     /// Takes these members from now on. Endpoints that stay keep their connections and how they fare; one that leaves
     /// gets no more requests, finishes those it has, and its unused connections close.
     pub(crate) fn set_members(&self, members: impl IntoIterator<Item = Member>) {
@@ -278,7 +310,7 @@ impl Cluster {
         }
     }
 
-    async fn wait_known(&self) {
+    pub(crate) async fn wait_known(&self) {
         let deadline = Instant::now() + FIRST_LOOKUP_MAX;
         loop {
             let became_known = self.became_known.notified();

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use base64::Engine;
 
 use super::{Draft, Finding, Kind, Reader, Spec, Written};
 use crate::config::Secret;
-use crate::endpoints::ServicePort;
+use crate::endpoints::{Endpoint, ServicePort, State};
 use crate::tree::Node;
 
 /// The ports of a Service.
@@ -33,7 +34,27 @@ pub(crate) struct Endpoints {
 #[derive(Debug, PartialEq)]
 struct Group {
     ports: Vec<Port>,
-    addresses: Vec<IpAddr>,
+    members: Vec<Member>,
+}
+
+/// One address, on whichever port.
+#[derive(Debug, PartialEq)]
+struct Member {
+    ip: IpAddr,
+    state: State,
+    zone: Option<Arc<str>>,
+    for_zones: Vec<Arc<str>>,
+}
+
+impl Member {
+    fn on(&self, port: u16) -> Endpoint {
+        Endpoint {
+            zone: self.zone.clone(),
+            state: self.state,
+            for_zones: self.for_zones.clone(),
+            ..Endpoint::at(SocketAddr::new(self.ip, port))
+        }
+    }
 }
 
 impl Reader<'_> {
@@ -137,21 +158,25 @@ fn endpoints(service: &str, node: &Node, findings: &mut Vec<Finding>) -> Endpoin
         let ports = subset.get("ports").map_or(Vec::new(), |ports| {
             read_ports(ports, &format!("{path}.ports"), findings)
         });
-        let listed = subset
-            .get("addresses")
-            .map_or(&[][..], Node::items)
-            .iter()
-            .enumerate();
-        let addresses = listed
-            .filter_map(|(at, item)| {
-                read_address(
-                    item.get("ip"),
-                    &format!("{path}.addresses[{at}].ip"),
-                    findings,
-                )
-            })
-            .collect();
-        groups.push(Group { ports, addresses });
+        let mut members = Vec::new();
+        for (field, state) in [
+            ("addresses", State::Ready),
+            ("notReadyAddresses", State::Unready),
+        ] {
+            let listed = subset.get(field).map_or(&[][..], Node::items);
+            for (at, item) in listed.iter().enumerate() {
+                let path = format!("{path}.{field}[{at}].ip");
+                members.extend(
+                    read_address(item.get("ip"), &path, findings).map(|ip| Member {
+                        ip,
+                        state,
+                        zone: None,
+                        for_zones: Vec::new(),
+                    }),
+                );
+            }
+        }
+        groups.push(Group { ports, members });
     }
     Endpoints {
         service: service.to_owned(),
@@ -163,17 +188,34 @@ fn slice(service: &str, node: &Node, findings: &mut Vec<Finding>) -> Endpoints {
     let ports = node
         .get("ports")
         .map_or(Vec::new(), |ports| read_ports(ports, "ports", findings));
-    let mut addresses = Vec::new();
+    let mut members = Vec::new();
     for (index, endpoint) in node
         .get("endpoints")
         .map_or(&[][..], Node::items)
         .iter()
         .enumerate()
     {
-        // Nothing said about readiness means ready.
-        if endpoint.deepest("conditions.ready").bool() == Some(false) {
-            continue;
-        }
+        let condition = |name: &str| endpoint.deepest(&format!("conditions.{name}")).bool();
+        // Nothing said about readiness means ready, and a server is what is ready.
+        let ready = condition("ready") != Some(false);
+        let state = match (
+            ready,
+            condition("serving").unwrap_or(ready),
+            condition("terminating"),
+        ) {
+            (_, true, Some(true)) => State::Leaving,
+            (true, _, Some(false) | None) => State::Ready,
+            _ => State::Unready,
+        };
+        let zone = endpoint.get("zone").and_then(Node::text).map(Arc::from);
+        let hinted = endpoint
+            .get("hints")
+            .and_then(|hints| hints.get("forZones"));
+        let for_zones: Vec<Arc<str>> = hinted
+            .map_or(&[][..], Node::items)
+            .iter()
+            .filter_map(|item| item.get("name").and_then(Node::text).map(Arc::from))
+            .collect();
         for (at, item) in endpoint
             .get("addresses")
             .map_or(&[][..], Node::items)
@@ -181,12 +223,17 @@ fn slice(service: &str, node: &Node, findings: &mut Vec<Finding>) -> Endpoints {
             .enumerate()
         {
             let path = format!("endpoints[{index}].addresses[{at}]");
-            addresses.extend(read_address(Some(item), &path, findings));
+            members.extend(read_address(Some(item), &path, findings).map(|ip| Member {
+                ip,
+                state,
+                zone: zone.clone(),
+                for_zones: for_zones.clone(),
+            }));
         }
     }
     Endpoints {
         service: service.to_owned(),
-        groups: vec![Group { ports, addresses }],
+        groups: vec![Group { ports, members }],
     }
 }
 
@@ -242,50 +289,40 @@ fn behind(port: &Port, groups: &[&Group]) -> ServicePort {
             })
             .map(|port| port.port)
     };
-    let mut addresses = Vec::new();
+    let mut endpoints = Vec::new();
     for group in groups {
-        let Some(number) = matches(group) else {
-            continue;
-        };
-        addresses.extend(
-            group
-                .addresses
-                .iter()
-                .map(|ip| SocketAddr::new(*ip, number)),
-        );
+        if let Some(number) = matches(group) {
+            endpoints.extend(group.members.iter().map(|member| member.on(number)));
+        }
     }
-    addresses.sort();
-    addresses.dedup();
     ServicePort {
         name: port.name.clone(),
         port: Some(port.port),
-        addresses,
+        endpoints: once_each(endpoints),
     }
 }
 
 /// Returns the ports of Endpoints without a Service: their own, and for a single one any.
 fn alone(groups: &[&Group]) -> Vec<ServicePort> {
-    let mut ports: BTreeMap<(u16, Option<String>), Vec<SocketAddr>> = BTreeMap::new();
+    let mut ports: BTreeMap<(u16, Option<String>), Vec<Endpoint>> = BTreeMap::new();
     for group in groups {
         for port in &group.ports {
             let known = ports.entry((port.port, port.name.clone())).or_default();
-            known.extend(
-                group
-                    .addresses
-                    .iter()
-                    .map(|ip| SocketAddr::new(*ip, port.port)),
-            );
+            known.extend(group.members.iter().map(|member| member.on(port.port)));
         }
     }
     let single = ports.len() == 1;
-    let port = |((number, name), mut addresses): ((u16, Option<String>), Vec<SocketAddr>)| {
-        addresses.sort();
-        addresses.dedup();
-        ServicePort {
-            name,
-            port: (!single).then_some(number),
-            addresses,
-        }
+    let port = |((number, name), endpoints)| ServicePort {
+        name,
+        port: (!single).then_some(number),
+        endpoints: once_each(endpoints),
     };
     ports.into_iter().map(port).collect()
+}
+
+/// Sorts endpoints and keeps each address once: while one moves between slices both tell of it, and ready wins.
+fn once_each(mut endpoints: Vec<Endpoint>) -> Vec<Endpoint> {
+    endpoints.sort_by(|a, b| (a.address, a.state).cmp(&(b.address, b.state)));
+    endpoints.dedup_by_key(|endpoint| endpoint.address);
+    endpoints
 }

@@ -1,0 +1,143 @@
+//! Endpoints come and go under a running gateway.
+
+use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use testkit::echo::Echo;
+use testkit::nuncio::{Nuncio, Setup};
+use testkit::raw::{Raw, http};
+use testkit::wait;
+
+/// Longest wait for a change to be live; how long it took is looked at apart.
+const LIVE: Duration = Duration::from_secs(20);
+
+const SERVICE: &str = "apiVersion: v1
+kind: Service
+metadata: { name: orders, namespace: shop }
+spec: { ports: [{ name: http, port: 80, targetPort: web }] }
+---
+apiVersion: getambassador.io/v3alpha1
+kind: Mapping
+metadata: { name: orders, namespace: shop }
+spec: { prefix: /, hostname: '*', service: orders }
+---
+apiVersion: getambassador.io/v3alpha1
+kind: Host
+metadata: { name: all }
+spec: { hostname: '*', requestPolicy: { insecure: { action: Route } } }
+";
+
+/// A slice with these echoes, each with its conditions.
+fn slices(members: &[(&Echo, &str)]) -> String {
+    let mut text = String::new();
+    for (index, (echo, conditions)) in members.iter().enumerate() {
+        let (ip, port) = (echo.address().ip(), echo.address().port());
+        text.push_str(&format!(
+            "---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{ name: orders-{index}, namespace: shop, labels: {{ kubernetes.io/service-name: orders }} }}
+addressType: IPv4
+ports: [{{ name: http, port: {port}, protocol: TCP }}]
+endpoints: [{{ addresses: ['{ip}'], conditions: {{ {conditions} }}, zone: a }}]
+"
+        ));
+    }
+    text
+}
+
+const READY: &str = "ready: true, serving: true, terminating: false";
+const LEAVING: &str = "ready: false, serving: true, terminating: true";
+
+fn start(slices: &str) -> Nuncio {
+    Setup::new(env!("CARGO_BIN_EXE_nuncio"))
+        .file("cluster.yaml", SERVICE)
+        .file("slices.yaml", slices)
+        .argument("--role")
+        .argument("gateway")
+        .start()
+}
+
+/// Puts another text in the place of the slices, at once.
+fn replace(nuncio: &Nuncio, text: &str) {
+    let folder = nuncio.config();
+    fs::write(folder.join("next"), text).expect("the folder takes files");
+    fs::rename(folder.join("next"), folder.join("slices.yaml")).expect("a rename");
+}
+
+fn version(nuncio: &Nuncio) -> u64 {
+    let status = http(
+        nuncio.admin(),
+        "GET /nuncio/v0/status HTTP/1.1\nhost: admin",
+        "",
+    );
+    let version = status.json()["configuration"]["version"].clone();
+    version.as_u64().expect("a number")
+}
+
+#[test]
+fn endpoints_come_and_go_under_load_and_no_request_fails() {
+    let echoes: Vec<Echo> = ["a", "b", "c", "d", "e"].map(Echo::start).into();
+    let ready = |indices: &[usize]| -> String {
+        let members: Vec<(&Echo, &str)> = indices.iter().map(|i| (&echoes[*i], READY)).collect();
+        slices(&members)
+    };
+    let nuncio = start(&ready(&[0, 1, 2]));
+    let first_version = version(&nuncio);
+    let stop = AtomicBool::new(false);
+    let mut slowest = Duration::ZERO;
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut client = Raw::connect(nuncio.gateway());
+                    let mut count = 0;
+                    while !stop.load(Relaxed) {
+                        client.send("GET /x HTTP/1.1\r\nhost: shop.example\r\n\r\n");
+                        let answer = client.take_response();
+                        assert_eq!(answer.status, 200, "{}", answer.head);
+                        count += 1;
+                    }
+                    count
+                })
+            })
+            .collect();
+        for turn in 0..30 {
+            // One leaves and the one after next comes.
+            let members = [turn % 5, (turn + 1) % 5, (turn + 2) % 5];
+            let newest = &echoes[members[2]];
+            let (before, begun) = (newest.connections(), Instant::now());
+            replace(&nuncio, &ready(&members));
+            wait::until("the new endpoint to be asked", LIVE, || {
+                (turn == 0 || newest.connections() > before).then_some(())
+            });
+            slowest = slowest.max(begun.elapsed());
+        }
+        stop.store(true, Relaxed);
+        for client in clients {
+            assert!(client.join().expect("no request fails") > 30);
+        }
+    });
+    assert_eq!(version(&nuncio), first_version, "no table is built for it");
+    // Reading twice to see a file at rest is in it; the machine may be busy.
+    assert!(slowest < Duration::from_secs(5), "{slowest:?}");
+}
+
+#[test]
+fn who_leaves_is_asked_only_when_nobody_else_is_there() {
+    let (one, two) = (Echo::start("one"), Echo::start("two"));
+    let nuncio = start(&slices(&[(&one, READY), (&two, LEAVING)]));
+    let ask = || {
+        let answer = http(nuncio.gateway(), "GET / HTTP/1.1\nhost: shop.example", "");
+        assert_eq!(answer.status, 200, "{}", answer.head);
+        answer.json()["backend"].as_str().map(str::to_owned)
+    };
+    for _ in 0..5 {
+        assert_eq!(ask().as_deref(), Some("one"));
+    }
+    replace(&nuncio, &slices(&[(&two, LEAVING)]));
+    wait::until("the last one to be asked", LIVE, || {
+        (ask().as_deref() == Some("two")).then_some(())
+    });
+}
