@@ -85,13 +85,13 @@ fn endpoints_come_and_go_under_load_and_no_request_fails() {
     };
     let nuncio = start(&ready(&[0, 1, 2]));
     let first_version = version(&nuncio);
-    let stop = AtomicBool::new(false);
+    let (stop, gateway) = (AtomicBool::new(false), nuncio.gateway());
     let mut slowest = Duration::ZERO;
     std::thread::scope(|scope| {
         let clients: Vec<_> = (0..4)
             .map(|_| {
                 scope.spawn(|| {
-                    let mut client = Raw::connect(nuncio.gateway());
+                    let mut client = Raw::connect(gateway);
                     let mut count = 0;
                     while !stop.load(Relaxed) {
                         client.send("GET /x HTTP/1.1\r\nhost: shop.example\r\n\r\n");

@@ -322,7 +322,7 @@ fn alone(groups: &[&Group]) -> Vec<ServicePort> {
 
 /// Sorts endpoints and keeps each address once: while one moves between slices both tell of it, and ready wins.
 fn once_each(mut endpoints: Vec<Endpoint>) -> Vec<Endpoint> {
-    endpoints.sort_by(|a, b| (a.address, a.state).cmp(&(b.address, b.state)));
+    endpoints.sort_by_key(|one| (one.address, one.state));
     endpoints.dedup_by_key(|endpoint| endpoint.address);
     endpoints
 }
