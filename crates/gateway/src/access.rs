@@ -16,6 +16,7 @@ use crate::body::Broken;
 use crate::listener::Connection;
 use crate::listener::watch::Handed;
 use crate::policy::forward::X_REQUEST_ID;
+use crate::policy::memory::Memory;
 use crate::refusal::{Cut, Refusal, Told};
 use crate::snapshot::Route;
 
@@ -37,6 +38,8 @@ pub(crate) struct Ticket {
     received: Option<Arc<AtomicU64>>,
     handed: Option<Arc<Handed>>,
     upstream: Option<(SocketAddr, Duration)>,
+    /// What policies need of the request when its answer is there.
+    pub(crate) memory: Option<Box<Memory>>,
     /// Kept only where access lines are written.
     line: Option<Box<Line>>,
 }
@@ -66,6 +69,7 @@ impl Ticket {
             received: None,
             handed,
             upstream: None,
+            memory: None,
             line,
         })
     }
@@ -92,6 +96,32 @@ impl Ticket {
     /// The upstream has answered.
     pub(crate) fn answered(&mut self, address: SocketAddr, after: Duration) {
         self.upstream = Some((address, after));
+    }
+
+    /// Returns the endpoint that has answered, and after which time.
+    pub(crate) fn upstream(&self) -> Option<(SocketAddr, Duration)> {
+        self.upstream
+    }
+
+    /// Returns how many bytes of the body have come so far.
+    pub(crate) fn received(&self) -> u64 {
+        let received = self.received.as_ref();
+        received.map_or(0, |received| received.load(Relaxed))
+    }
+
+    /// Returns Envoy's flags for what was special about the request so far.
+    pub(crate) fn flags(&self) -> Flags {
+        self.told
+            .map_or(self.flags, |told| self.flags.with(told.flags))
+    }
+
+    /// Returns where the answer comes from, or why the gateway answers by itself, in Envoy's words.
+    pub(crate) fn details(&self) -> &'static str {
+        match (self.told, self.upstream) {
+            (Some(told), _) => told.details,
+            (None, Some(_)) => VIA_UPSTREAM,
+            (None, None) => "direct_response",
+        }
     }
 
     /// The gateway answers by itself.
@@ -179,16 +209,9 @@ impl Drop for Ticket {
         };
         line.duration = duration;
         line.status = self.status.map_or(0, |status| status.as_u16());
-        line.flags = self.flags;
-        line.details = match (self.told, self.upstream) {
-            (Some(told), _) => {
-                line.reason = told.name;
-                line.flags = line.flags.with(told.flags);
-                told.details
-            }
-            (None, Some(_)) => VIA_UPSTREAM,
-            (None, None) => "direct_response",
-        };
+        line.flags = self.flags();
+        line.details = self.details();
+        line.reason = self.reason().unwrap_or_default();
         line.route = self
             .route
             .as_ref()
@@ -196,10 +219,7 @@ impl Drop for Ticket {
             .unwrap_or_default();
         line.upstream = self.upstream.map(|(address, _)| address);
         line.upstream_duration = self.upstream.map(|(_, after)| after);
-        line.received_bytes = self
-            .received
-            .as_ref()
-            .map_or(0, |received| received.load(Relaxed));
+        line.received_bytes = self.received();
         line.sent_bytes = self.sent;
         self.connection.shared.access.write(*line);
     }

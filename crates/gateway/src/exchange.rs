@@ -1,5 +1,6 @@
 //! The life of one request, from its head to the head of its answer. The bodies then stream by themselves.
 
+mod back;
 mod check;
 mod proxy;
 mod tunnel;
@@ -14,9 +15,11 @@ use tokio::time::timeout_at;
 use crate::access::Ticket;
 use crate::backend::{Backend, Call};
 use crate::body::{RequestBody, ResponseBody};
+use crate::format::Asked;
 use crate::listener::Connection;
 use crate::listener::watch::Decision;
-use crate::policy::forward;
+use crate::policy::memory::Before;
+use crate::policy::{address, cors, forward};
 use crate::refusal::{Flaw, REASON, Refusal};
 use crate::route::{self, Found, Miss};
 use crate::snapshot::Front;
@@ -69,18 +72,16 @@ fn finish(
     answer: Result<Response<ResponseBody>, Refusal>,
     mut ticket: Box<Ticket>,
 ) -> Response<ResponseBody> {
-    let mut response = match answer {
+    let response = match answer {
         Ok(mut response) => {
             if front.settings.reason_told {
                 response.headers_mut().remove(REASON);
-            }
-            if let Some(route) = &ticket.route {
-                route.response.apply(response.headers_mut());
             }
             response
         }
         Err(refusal) => refused(refusal, &mut ticket),
     };
+    let mut response = back::through_policies(connection, front, response, &mut ticket);
     if ticket.undecided && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         connection.watch.decide(Decision::Plain);
     }
@@ -127,7 +128,7 @@ fn main_road(
     let path = route::path::normalise(raw_path, &settings.path).map_err(|_| Refusal::BadPath)?;
     let secure = check::is_secure(front, request.headers());
 
-    // Which route takes it.
+    // Which route takes it, or whether a browser only asks what it may ask.
     let asked = route::Request {
         authority,
         path: &path,
@@ -136,6 +137,11 @@ fn main_road(
         headers: request.headers(),
         secure,
     };
+    if cors::is_preflight(asked.method, asked.headers)
+        && let Some(answer) = preflight(front, asked, ticket)
+    {
+        return Ok(Next::Answer(answer));
+    }
     let found = match front.table.find(&asked, rand::random::<u32>) {
         Found::Route(found) => found,
         Found::Secure(_) => {
@@ -143,16 +149,23 @@ fn main_road(
             return redirect(StatusCode::MOVED_PERMANENTLY, &location);
         }
         Found::None(Miss::Insecure) => return Err(Refusal::Insecure),
-        Found::None(_) => return Err(Refusal::NoRoute),
+        Found::None(_) => {
+            back::remember(connection, front, ticket, &asked, &request);
+            return Err(Refusal::NoRoute);
+        }
     };
     let route = &front.routes[found.route.id];
     ticket.routed(route.clone());
+    back::remember(connection, front, ticket, &asked, &request);
     if let Some((status, location)) = found.redirect(&asked) {
         return redirect(status, &location);
     }
     let deadline = route.timeout.map(|timeout| ticket.began + timeout);
 
     // What it looks like from here on.
+    let version = request.version();
+    let remote = (front.trusted_hops > 0)
+        .then(|| address::remote(connection.peer.ip(), front.trusted_hops, request.headers()));
     let upgrade = ticket
         .undecided
         .then(|| tunnel::Upgrade::of(&mut request, route))
@@ -184,6 +197,14 @@ fn main_road(
     };
 
     // Who answers it.
+    let facts = Before {
+        connection,
+        version,
+        secure,
+        began: ticket.began,
+        remote,
+        trace_id: trace.trace_id,
+    };
     Ok(match &route.backend {
         Backend::Service(cluster) => {
             let rewritten = found.rewritten(&path);
@@ -192,6 +213,7 @@ fn main_road(
                 query,
                 host: &host,
                 rewritten,
+                facts,
             };
             proxy::address(&mut head, front, route, cluster, place)?;
             if let Some(upgrade) = &upgrade {
@@ -206,7 +228,18 @@ fn main_road(
             })
         }
         Backend::Handler(handler) => {
-            route.request.apply(&mut head.headers);
+            let (method, text) = (&head.method, target.as_ref());
+            route.request.apply(&mut head.headers, |format, headers| {
+                let asked = Asked {
+                    version,
+                    method,
+                    secure,
+                    authority,
+                    path: text.map_or("/", |target| target.as_str()),
+                    headers,
+                };
+                facts.fill(format, asked, route)
+            });
             head.uri = proxy::uri(&path, query)?;
             let params = found.route.params(&path).into_iter();
             let call = Call {
@@ -244,6 +277,29 @@ fn main_road(
         // The table has answered it above.
         Backend::Redirect => return Err(Refusal::NoRoute),
     })
+}
+
+/// Answers a browser that asks what it may ask, when a route for the question or for what is asked about has rules.
+fn preflight(
+    front: &Front,
+    asked: route::Request<'_>,
+    ticket: &mut Ticket,
+) -> Option<Response<ResponseBody>> {
+    let ruled = |asked: &route::Request<'_>| {
+        let Found::Route(found) = front.table.find(asked, rand::random::<u32>) else {
+            return None;
+        };
+        let route = &front.routes[found.route.id];
+        Some((route, route.cors.as_ref()?))
+    };
+    let method = cors::requested_method(asked.headers)?;
+    let about = route::Request {
+        method: &method,
+        ..asked
+    };
+    let (route, cors) = ruled(&asked).or_else(|| ruled(&about))?;
+    ticket.routed(route.clone());
+    Some(cors.preflight(asked.headers))
 }
 
 fn refused(refusal: Refusal, ticket: &mut Ticket) -> Response<ResponseBody> {

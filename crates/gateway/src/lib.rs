@@ -13,6 +13,7 @@ pub mod route;
 mod access;
 mod core;
 mod exchange;
+mod format;
 mod meter;
 mod policy;
 mod snapshot;

@@ -166,6 +166,8 @@ pub(crate) struct Connection {
     /// Which core's pools it uses.
     pub(crate) core: usize,
     pub(crate) peer: SocketAddr,
+    /// Where the client has connected to.
+    pub(crate) local: SocketAddr,
     /// The peer's address without its port, as a header.
     pub(crate) peer_text: HeaderValue,
     _admitted: Admitted,

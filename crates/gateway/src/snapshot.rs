@@ -13,11 +13,15 @@ use model::listener::SecurityModel;
 use model::module::UnderscoresAction;
 use model::{Config, Listener, Mapping, Module, Object, Origin, Problem, Severity};
 
-use crate::backend::Handler;
+use crate::backend::{Backend, Handler};
+use crate::format::Needs;
 use crate::listener::head::HeadLimits;
 use crate::meter::RouteMeters;
 use crate::policy::address::AddressRules;
-use crate::policy::{HeaderChanges, HostChange, Retry};
+use crate::policy::cors::Cors;
+use crate::policy::errors::Overrides;
+use crate::policy::headers::HeaderChanges;
+use crate::policy::{HostChange, Retry};
 use crate::route::path::Rules as PathRules;
 use crate::route::{Table, Target};
 
@@ -56,12 +60,15 @@ pub(crate) struct Settings {
     pub(crate) matching_port_stripped: bool,
     pub(crate) idle_max: Option<Duration>,
     pub(crate) addresses: AddressRules,
+    pub(crate) errors: Option<Arc<Overrides>>,
+    /// What texts of the Module need of requests that no route takes.
+    pub(crate) needs: Option<Needs>,
 }
 
 /// What happens to the requests of one route.
 pub(crate) struct Route {
     pub(crate) name: String,
-    pub(crate) backend: crate::backend::Backend,
+    pub(crate) backend: Backend,
     /// For the whole request, retries and the answer's body included.
     pub(crate) timeout: Option<Duration>,
     /// The same as a header for the service.
@@ -76,7 +83,28 @@ pub(crate) struct Route {
     pub(crate) host: HostChange,
     pub(crate) request: HeaderChanges,
     pub(crate) response: HeaderChanges,
+    pub(crate) cors: Option<Arc<Cors>>,
+    /// Bodies of error answers.
+    pub(crate) errors: Option<Arc<Overrides>>,
+    /// What texts for the answer need of the request.
+    pub(crate) needs: Option<Box<Needs>>,
     pub(crate) meters: RouteMeters,
+}
+
+impl Route {
+    /// Returns the name of the upstream; empty where there is none.
+    pub(crate) fn cluster_name(&self) -> &str {
+        match &self.backend {
+            Backend::Service(cluster) => &cluster.spec.name,
+            _ => "",
+        }
+    }
+}
+
+/// What the Module says that routes share.
+pub(crate) struct Shared {
+    pub(crate) cors: Option<Arc<Cors>>,
+    pub(crate) errors: Option<Arc<Overrides>>,
 }
 
 /// What a snapshot is built from.
@@ -100,20 +128,31 @@ impl Front {
             Some(listener) => Table::for_listener(config, listener),
             None => Table::build(config),
         };
+        let settings = Settings::new(&config.module, &mut problems);
+        let shared = Shared {
+            cors: config
+                .module
+                .cors
+                .as_ref()
+                .map(|cors| Arc::new(Cors::new(cors))),
+            errors: settings.errors.clone(),
+        };
         let routes = table
             .routes()
             .map(|route| {
                 Arc::new(match route.target() {
                     Target::Mapping(index) => {
-                        routes::from_mapping(parts, &config.mappings[index], &mut problems)
+                        routes::from_mapping(parts, &shared, &config.mappings[index], &mut problems)
                     }
-                    Target::Publish(index) => {
-                        routes::from_publish(parts, &config.publish[index], &parts.handlers[index])
-                    }
+                    Target::Publish(index) => routes::from_publish(
+                        parts,
+                        &shared,
+                        &config.publish[index],
+                        &parts.handlers[index],
+                    ),
                 })
             })
             .collect();
-        let settings = Settings::new(&config.module, &mut problems);
         for field in unbuilt::module(&config.module) {
             problems.push(warning(None, format!("`{field}` does nothing yet")));
         }
@@ -132,6 +171,8 @@ impl Front {
 impl Settings {
     fn new(module: &Module, problems: &mut Vec<Problem>) -> Self {
         let mut problem = |what: String| problems.push(warning(None, what));
+        let errors = module.error_response_overrides.as_ref();
+        let errors = errors.map(|said| Arc::new(Overrides::new(said, &mut problem)));
         let server = module.server_name.as_deref().unwrap_or("envoy");
         Settings {
             server: HeaderValue::from_str(server).unwrap_or(HeaderValue::from_static("envoy")),
@@ -153,6 +194,10 @@ impl Settings {
                 fields_max: FIELDS_MAX,
             },
             addresses: AddressRules::new(module, &mut problem),
+            needs: errors
+                .as_ref()
+                .and_then(|errors| Needs::of(errors.formats())),
+            errors,
             matching_port_stripped: module.strip_matching_host_port,
             idle_max: match module.listener_idle_timeout_ms {
                 Some(0) => Some(NEVER),

@@ -3,6 +3,7 @@
 mod ambassador;
 mod mapping;
 mod own;
+mod policies;
 mod references;
 mod together;
 

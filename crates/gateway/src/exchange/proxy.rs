@@ -17,8 +17,10 @@ use tracing::debug;
 use super::tunnel::Upgrade;
 use crate::access::Ticket;
 use crate::body::{Broken, RequestBody, ResponseBody};
+use crate::format::Asked;
 use crate::listener::Connection;
 use crate::listener::watch::Decision;
+use crate::policy::memory::Before;
 use crate::policy::{HostChange, forward};
 use crate::refusal::Refusal;
 use crate::route::Rewritten;
@@ -44,6 +46,7 @@ pub(super) struct Place<'a> {
     pub(super) query: Option<&'a str>,
     pub(super) host: &'a HeaderValue,
     pub(super) rewritten: Rewritten<'a>,
+    pub(super) facts: Before<'a>,
 }
 
 /// Makes the URI.
@@ -66,6 +69,7 @@ pub(super) fn address(
         query,
         host,
         rewritten,
+        facts,
     } = place;
     if front.settings.envoy_headers {
         if !rewritten.is_same() {
@@ -89,7 +93,18 @@ pub(super) fn address(
             PathAndQuery::from_maybe_shared(Bytes::from(text)).map_err(|_| Refusal::BadPath)?
         }
     };
-    route.request.apply(&mut head.headers);
+    let (method, uri) = (&head.method, &head.uri);
+    route.request.apply(&mut head.headers, |format, headers| {
+        let asked = Asked {
+            version: facts.version,
+            method,
+            secure: facts.secure,
+            authority: host.to_str().unwrap_or_default(),
+            path: uri.path_and_query().map_or(path, PathAndQuery::as_str),
+            headers,
+        };
+        facts.fill(format, asked, route)
+    });
     let host = match &route.host {
         HostChange::Keep => host,
         HostChange::To(new) => {

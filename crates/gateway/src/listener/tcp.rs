@@ -113,12 +113,17 @@ fn begin(
     if let Some(idle) = listener.front.load().settings.idle_max {
         (timeouts.idle, timeouts.idle_http2) = (idle, idle);
     }
+    let local = match listener.address.ip().is_unspecified() {
+        true => stream.local_addr().unwrap_or(listener.address),
+        false => listener.address,
+    };
     let connection = Arc::new(Connection {
         shared: shared.clone(),
         listener: listener.clone(),
         watch: Arc::new(Watch::new(timeouts)),
         core,
         peer,
+        local,
         peer_text,
         _admitted: admitted,
     });

@@ -65,7 +65,7 @@ impl AddressRules {
 }
 
 /// The client as the trusted proxies in front tell it: with one of them the last address, with two the one before.
-fn remote(peer: IpAddr, trusted_hops: u32, headers: &HeaderMap) -> IpAddr {
+pub(crate) fn remote(peer: IpAddr, trusted_hops: u32, headers: &HeaderMap) -> IpAddr {
     if trusted_hops == 0 {
         return peer;
     }

@@ -9,10 +9,14 @@ use model::mapping::RetryPolicy;
 use model::target::Target;
 use model::{Mapping, Object, Problem, Publish};
 
-use super::{NEVER, Parts, Route, unbuilt, warning};
+use super::{NEVER, Parts, Route, Shared, unbuilt, warning};
 use crate::backend::{Backend, Fixed, Handler};
+use crate::format::Needs;
 use crate::meter::RouteMeters;
-use crate::policy::{HeaderChanges, HostChange, Retry};
+use crate::policy::cors::Cors;
+use crate::policy::errors::Overrides;
+use crate::policy::headers::HeaderChanges;
+use crate::policy::{HostChange, Retry};
 use crate::refusal::Refusal;
 
 const TIMEOUT_MS: u64 = 3000;
@@ -25,6 +29,7 @@ const HANDLER_EXTRA: Duration = Duration::from_secs(5);
 
 pub(super) fn from_mapping(
     parts: &mut Parts<'_>,
+    shared: &Shared,
     mapping: &Object<Mapping>,
     problems: &mut Vec<Problem>,
 ) -> Route {
@@ -105,6 +110,15 @@ pub(super) fn from_mapping(
         let spec = &cluster.spec;
         request.set("l5d-dst-override", &format!("{}:{}", spec.host, spec.port));
     }
+    let cors = match &said.cors {
+        Some(cors) => Some(Arc::new(Cors::new(cors))),
+        None => shared.cors.clone(),
+    };
+    let errors = match &said.error_response_overrides {
+        _ if said.bypass_error_response_overrides => None,
+        Some(errors) => Some(Arc::new(Overrides::new(errors, &mut problem))),
+        None => shared.errors.clone(),
+    };
     Route {
         name: mapping.full_name(),
         timeout,
@@ -119,10 +133,19 @@ pub(super) fn from_mapping(
         upgrades,
         host,
         request,
+        needs: needs(&response, errors.as_deref()),
         response,
+        cors,
+        errors,
         meters: RouteMeters::new(parts.metrics, &mapping.full_name()),
         backend,
     }
+}
+
+/// What texts for the answer need of the request.
+fn needs(response: &HeaderChanges, errors: Option<&Overrides>) -> Option<Box<Needs>> {
+    let errors = errors.into_iter().flat_map(Overrides::formats);
+    Needs::of(response.formats().chain(errors)).map(Box::new)
 }
 
 fn idle(said_ms: Option<u64>, default: Duration) -> Duration {
@@ -152,6 +175,7 @@ fn unavailable(why: &'static str) -> Backend {
 
 pub(super) fn from_publish(
     parts: &Parts<'_>,
+    shared: &Shared,
     publish: &Object<Publish>,
     handler: &Arc<dyn Handler>,
 ) -> Route {
@@ -168,6 +192,9 @@ pub(super) fn from_publish(
         host: HostChange::Keep,
         request: HeaderChanges::default(),
         response: HeaderChanges::default(),
+        cors: shared.cors.clone(),
+        needs: needs(&HeaderChanges::default(), shared.errors.as_deref()),
+        errors: shared.errors.clone(),
         meters: RouteMeters::new(parts.metrics, &publish.full_name()),
     }
 }

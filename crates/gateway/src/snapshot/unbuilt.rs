@@ -13,16 +13,11 @@ pub(super) fn mapping(said: &Mapping) -> Vec<&'static str> {
     };
     collect([
         (said.shadow, "shadow"),
-        (said.cors.is_some(), "cors"),
         (!said.labels.is_empty(), "labels"),
         (!said.health_checks.is_empty(), "health_checks"),
         (said.keepalive.is_some(), "keepalive"),
         (said.tls.is_some(), "tls"),
         (said.outlier_detection.is_some(), "outlier_detection"),
-        (
-            said.error_response_overrides.is_some(),
-            "error_response_overrides",
-        ),
         (said.priority != Priority::Default, "priority"),
         (
             policy.is_some_and(|policy| policy != LoadBalancerPolicy::RoundRobin),
@@ -54,7 +49,6 @@ pub(super) fn module(said: &Module) -> Vec<&'static str> {
             policy.is_some_and(|policy| policy != LoadBalancerPolicy::RoundRobin),
             "load_balancer",
         ),
-        (said.cors.is_some(), "cors"),
         (said.buffer.is_some(), "buffer"),
         (said.gzip.is_some(), "gzip"),
         (said.lua_scripts.is_some(), "lua_scripts"),
@@ -64,10 +58,6 @@ pub(super) fn module(said: &Module) -> Vec<&'static str> {
         (
             said.forward_client_cert_details.is_some(),
             "forward_client_cert_details",
-        ),
-        (
-            said.error_response_overrides.is_some(),
-            "error_response_overrides",
         ),
         (said.default_labels.is_some(), "default_labels"),
         (said.envoy_log_type.is_some(), "envoy_log_type"),

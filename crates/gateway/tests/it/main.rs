@@ -5,6 +5,7 @@ mod failures;
 mod framing;
 mod http2;
 mod live;
+mod policies;
 mod reasons;
 mod rig;
 mod streaming;

@@ -1,6 +1,6 @@
 //! Checks of one Host, Listener or Module.
 
-use super::{glob, header_name, mapping};
+use super::{glob, header_name, mapping, policies};
 use crate::host::Host;
 use crate::listener::{Layer, Listener, Protocol};
 use crate::module::Module;
@@ -105,6 +105,8 @@ pub(super) fn module(module: &Module, findings: &mut Vec<Finding>) {
         mapping::retry_policy(policy, "retry_policy", findings);
     }
     mapping::circuit_breakers(&module.circuit_breakers, "circuit_breakers", findings);
+    policies::cors(&module.cors, findings);
+    policies::errors(&module.error_response_overrides, findings);
     let Some(defaults) = module
         .defaults
         .as_ref()

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{glob, header_name, header_value, regex};
+use super::{glob, header_name, header_value, policies, regex};
 use crate::mapping::{
     AddedHeader, CircuitBreaker, LoadBalancer, LoadBalancerPolicy, Mapping, Priority, RegexRewrite,
     RetryOn, RetryPolicy,
@@ -35,6 +35,8 @@ pub(super) fn check(mapping: &Mapping, written: &Written, findings: &mut Vec<Fin
         retry_policy(policy, "retry_policy", findings);
     }
     circuit_breakers(&mapping.circuit_breakers, "circuit_breakers", findings);
+    policies::cors(&mapping.cors, findings);
+    policies::errors(&mapping.error_response_overrides, findings);
     if mapping.timeout_ms == Some(0) {
         let what = "0 means that a request may take forever";
         findings.push(Finding::warning("timeout_ms", what));

@@ -255,16 +255,6 @@ fn from_v2(kind: Kind, spec: Node) -> Node {
                     None => value,
                 });
             }
-            "cors" => {
-                *node = each_entry(node, |key, value| match (key, value.text()) {
-                    ("origins" | "methods" | "headers" | "exposed_headers", Some(text)) => {
-                        let item =
-                            |part: &str| Node::scalar(part.trim(), false, value.place.clone());
-                        Node::list(text.split(',').map(item).collect(), value.place.clone())
-                    }
-                    _ => value,
-                });
-            }
             _ => (),
         }
     }
@@ -280,6 +270,33 @@ fn from_v2(kind: Kind, spec: Node) -> Node {
         entries.retain(|(key, _)| key.text != "labels");
     }
     Node::map(entries, spec.place)
+}
+
+/// Turns spellings that Ambassador takes in every version into ours.
+pub(super) fn spellings(kind: Kind, spec: Node) -> Node {
+    let has_cors = matches!(kind, Kind::Mapping | Kind::Module) && spec.get("cors").is_some();
+    if !has_cors {
+        return spec;
+    }
+    each_entry(&spec, |key, value| match key {
+        "cors" => each_entry(&value, cors_list),
+        _ => value,
+    })
+}
+
+/// Turns a list of `cors` that is written as text with commas into a list; Ambassador takes both.
+fn cors_list(key: &str, value: Node) -> Node {
+    let Some(text) = value.text() else {
+        return value;
+    };
+    match key {
+        "origins" | "methods" | "headers" | "exposed_headers" => {
+            let item = |part: &str| Node::scalar(part.trim(), false, value.place.clone());
+            let parts = text.split(',').filter(|part| !part.trim().is_empty());
+            Node::list(parts.map(item).collect(), value.place.clone())
+        }
+        _ => value,
+    }
 }
 
 fn with_key(key: &str, value: Node) -> Node {

@@ -129,8 +129,9 @@ impl Reader<'_> {
     }
 
     /// Reads the spec of a kind of ours or of Ambassador's.
-    pub(super) fn take_kind(&mut self, draft: Draft) {
+    pub(super) fn take_kind(&mut self, mut draft: Draft) {
         let short = draft.short;
+        draft.node = super::ambassador::spellings(draft.id.kind, draft.node);
         match draft.id.kind {
             Kind::Mapping => self.take(draft, |mut spec: Mapping| {
                 // In the short spelling a route is for every host unless it says otherwise; no labels could select it.

@@ -314,7 +314,6 @@ fn fields_without_effect_are_named() {
     mapping(
         "prefix: /\nservice: s\ncors: { origins: ['*'] }\nshadow: false\ncircuit_breakers: []\nbypass_auth: true",
         expect![[r#"
-            a.yaml:7:9: warning: spec.cors: `cors` is accepted, it has no effect yet
             a.yaml:10:16: warning: spec.bypass_auth: `bypass_auth` is accepted, it has no effect yet
         "#]],
     );
@@ -372,7 +371,6 @@ spec:
         text,
         expect![[r#"
             a.yaml:8:12: warning: spec.service: TLS towards services has no effect yet, the route answers 503
-            a.yaml:15:9: warning: spec.cors: `cors` is accepted, it has no effect yet
         "#]],
     );
     let config = load(text).config;
