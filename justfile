@@ -23,3 +23,7 @@ reference:
 # Compare with Envoy (`just bench gateway`) or Apache Kafka (`just bench broker`).
 bench what:
     cargo xtask bench {{what}}
+
+# Random bytes against a target in fuzz/ for an hour, or as said: `just fuzz routes 5`.
+fuzz target minutes="60":
+    cargo xtask fuzz {{target}} --minutes {{minutes}}

@@ -1,6 +1,7 @@
 //! The developer's commands. `cargo xtask --help` lists them all.
 
 mod bench;
+mod fuzz;
 mod reference;
 mod test;
 
@@ -26,6 +27,9 @@ enum Command {
     #[command(subcommand)]
     Bench(bench::Bench),
 
+    /// Random bytes against what reads bytes from outside, for as long as you like.
+    Fuzz(fuzz::Options),
+
     /// Writes the JSON schemas and reference pages of `docs/reference` from the model.
     Reference {
         /// Write nothing, fail when a file is not as it would be written.
@@ -38,6 +42,7 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Test(options) => test::run(&options),
         Command::Bench(bench) => bench::run(&bench),
+        Command::Fuzz(options) => fuzz::run(&options),
         Command::Reference { check } => reference::run(check),
     }
 }

@@ -9,6 +9,10 @@ use anyhow::{Context, bail};
 /// Where the shop's data lies in the test: kept from one run to the next, as a user's is.
 const SHOP_DATA: &str = "target/shop";
 
+/// How long each fuzz target runs among the tests (`testkit::mutate`): random changes without coverage. The long run with
+/// coverage is `cargo xtask fuzz`.
+const FUZZ_MS: &str = "10000";
+
 /// What `cargo xtask test` may leave out.
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -39,7 +43,11 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         println!("== generated files");
         crate::reference::run(true)?;
     }
-    step("tests", cargo(["test", "--workspace"]))?;
+    let mut tests = cargo(["test", "--workspace"]);
+    if !options.quick {
+        tests.env("NUNCIO_FUZZ_MS", FUZZ_MS);
+    }
+    step("tests", tests)?;
     if !options.quick {
         step(
             "shop: orders",

@@ -6,6 +6,7 @@
 pub mod apache;
 pub mod echo;
 pub mod lab;
+pub mod mutate;
 pub mod nuncio;
 pub mod port;
 pub mod process;

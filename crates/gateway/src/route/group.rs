@@ -145,13 +145,17 @@ fn keyed(name: &str, value: &str, regex: bool) -> String {
     format!("{name}-{value}{}", if regex { "\0regex" } else { "" })
 }
 
-/// Forms a group of rules with equal keys, in the order of their names; the first of them decides what all must agree on.
+/// Forms a group of rules with equal keys, in the order of their names; the first that is no shadow decides what all must
+/// agree on.
 pub(super) fn form(
     rules: &[Rule],
     mut members: Vec<u32>,
     findings: &mut Vec<Finding>,
 ) -> Option<Group> {
-    members.sort_by_key(|&rule| &rules[rule as usize].name);
+    members.sort_by_key(|&rule| {
+        let rule = &rules[rule as usize];
+        (rule.shadow, &rule.name)
+    });
     let lead = &rules[members[0] as usize];
     let mut shadow = None;
     let mut shared = Vec::with_capacity(members.len());
@@ -216,7 +220,7 @@ fn objection(lead: &Rule, rule: &Rule, shadow: Option<u32>, shared: &[u32]) -> O
     if rule.shadow {
         return shadow.map(|_| "there is another shadow for the same match".to_owned());
     }
-    if rule.redirect.is_some() != lead.redirect.is_some() && !lead.shadow {
+    if rule.redirect.is_some() != lead.redirect.is_some() {
         return Some(format!(
             "redirects and services cannot share a match, see `{other}`"
         ));

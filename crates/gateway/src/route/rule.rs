@@ -15,6 +15,8 @@ use super::{
 
 /// A compiled regular expression may take this many bytes.
 const REGEX_BYTES_MAX: usize = 1 << 20;
+/// Shorter texts are in too many paths to be worth looking for. Tests want them all.
+const TEXT_BYTES_MIN: usize = if cfg!(test) { 1 } else { 3 };
 
 /// What a request must look like, and what happens to it then.
 #[derive(Debug, Clone)]
@@ -309,23 +311,25 @@ impl Field {
 impl QueryRule {
     /// The first parameter of that name counts; it passes as it stands or with its escapes decoded.
     fn passes(&self, query: Option<&str>) -> bool {
-        let mut pairs = query
-            .unwrap_or("")
-            .split('&')
-            .filter(|pair| !pair.is_empty());
-        let value = pairs.find_map(|pair| {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (name == self.name || (name.contains('%') && *decoded(name) == *self.name.as_bytes()))
-                .then_some(value)
-        });
-        value.is_some_and(|value| {
+        parameter(query, &self.name).is_some_and(|value| {
             self.test.passes(value.as_bytes())
                 || (value.contains('%') && self.test.passes(&decoded(value)))
         })
     }
 }
 
-fn decoded(text: &str) -> Cow<'_, [u8]> {
+/// Returns the value of the first parameter of that name, as it stands.
+pub(super) fn parameter<'q>(query: Option<&'q str>, name: &str) -> Option<&'q str> {
+    let mut pairs = query?.split('&').filter(|pair| !pair.is_empty());
+    pairs.find_map(|pair| {
+        let (found, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let same = found == name || (found.contains('%') && *decoded(found) == *name.as_bytes());
+        same.then_some(value)
+    })
+}
+
+/// Decodes escapes.
+pub(super) fn decoded(text: &str) -> Cow<'_, [u8]> {
     percent_encoding::percent_decode_str(text).into()
 }
 
@@ -344,6 +348,16 @@ impl Whole {
 
     pub(super) fn text(&self) -> &str {
         &self.text
+    }
+
+    /// Returns texts that everything it matches has in it, each of some length.
+    pub(super) fn texts(&self) -> Vec<Vec<u8>> {
+        let mut texts = vec![Vec::new()];
+        if let Ok(hir) = regex_syntax::parse(&self.text) {
+            collect_texts(&hir, &mut texts);
+        }
+        texts.retain(|text| text.len() >= TEXT_BYTES_MIN);
+        texts
     }
 
     fn matches(&self, text: &[u8]) -> bool {
@@ -427,9 +441,48 @@ fn collect_literal(hir: &Hir, literal: &mut Vec<u8>) -> bool {
     }
 }
 
+/// Appends to the last text what follows it for sure, and begins another where something else may stand between.
+fn collect_texts(hir: &Hir, texts: &mut Vec<Vec<u8>>) {
+    match hir.kind() {
+        HirKind::Empty | HirKind::Look(_) => (),
+        HirKind::Literal(text) => {
+            let last = texts.last_mut().expect("there is always one");
+            last.extend_from_slice(&text.0);
+        }
+        HirKind::Capture(capture) => collect_texts(&capture.sub, texts),
+        HirKind::Concat(parts) => parts.iter().for_each(|part| collect_texts(part, texts)),
+        HirKind::Repetition(repetition) if repetition.min > 0 => {
+            texts.push(Vec::new());
+            collect_texts(&repetition.sub, texts);
+            texts.push(Vec::new());
+        }
+        _ => texts.push(Vec::new()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn regexes_have_texts_they_need() {
+        for (pattern, expected) in [
+            ("/api/v[0-9]+/x", "/api/v /x"),
+            ("^/a(/b)/c.*$", "/a/b/c"),
+            ("/a|/bc", ""),
+            ("/x(ab)+y", "/x ab y"),
+            ("/x(ab)*y", "/x y"),
+            ("(?i)/ab", "/"),
+            (".*", ""),
+        ] {
+            let texts = Whole::new(pattern).unwrap().texts();
+            let texts: Vec<_> = texts
+                .iter()
+                .map(|text| str::from_utf8(text).unwrap())
+                .collect();
+            assert_eq!(texts.join(" "), expected, "{pattern}");
+        }
+    }
 
     #[test]
     fn regexes_have_literal_beginnings() {

@@ -223,26 +223,34 @@ impl Table {
     ) -> Option<Match<'_>> {
         let mut drawn = None;
         let mut draw = || *drawn.get_or_insert_with(&mut draw);
-        let mut best = u32::MAX;
         let mut member = None;
-        let mut accepts = |rank: u32| {
+        let best = self.lowest(host, request, authority, |rank| {
             let taken = self.pick(&self.groups[rank as usize], request, authority, &mut draw);
             member = taken.or(member);
             taken.is_some()
-        };
-        let path = request.path.as_bytes();
-        let own = self.own[host].matches(authority);
-        for paths in self.shared.matches(authority).chain(own) {
-            best = paths
-                .lowest(path, request.headers, best, &mut accepts)
-                .unwrap_or(best);
-        }
+        });
         let (group, id) = (self.groups.get(best as usize)?, member? as usize);
         let rule = &self.rules[id];
         Some(Match {
             route: Route { id, rule },
             shadow: group.shadow.map(|id| self.route(id as usize)),
             matched: rule.path.matched(request.path),
+        })
+    }
+
+    /// Returns the lowest rank of a group that may match and that `accepts` takes; `u32::MAX` when there is none.
+    pub(super) fn lowest(
+        &self,
+        host: usize,
+        request: &Request<'_>,
+        authority: &Authority<'_>,
+        mut accepts: impl FnMut(u32) -> bool,
+    ) -> u32 {
+        let own = self.own[host].matches(authority);
+        let all = self.shared.matches(authority).chain(own);
+        all.fold(u32::MAX, |best, paths| {
+            let found = paths.lowest(request, authority, best, &mut accepts);
+            found.unwrap_or(best)
         })
     }
 

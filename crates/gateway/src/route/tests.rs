@@ -1,6 +1,7 @@
 //! Ambassador's routing rules, as tables: what is written, what is asked, what comes out.
 
 mod explain;
+mod many;
 mod naive;
 mod rules;
 

@@ -8,5 +8,6 @@ mod live;
 mod policies;
 mod reasons;
 mod rig;
+mod routes;
 mod streaming;
 mod upgrade;

@@ -4,6 +4,7 @@ mod ambassador;
 mod hostile;
 mod kubernetes;
 mod look;
+mod random;
 mod short;
 
 use expect_test::Expect;
