@@ -74,12 +74,18 @@ pub(crate) fn read(named: Vec<PathBuf>) -> anyhow::Result<Read> {
     })
 }
 
-/// Returns what decides which objects count: `AMBASSADOR_ID`, as Ambassador reads it.
+/// Returns what decides which objects count, from the variables that Ambassador reads.
 pub(crate) fn model_options() -> model::read::Options {
-    match std::env::var("AMBASSADOR_ID") {
-        Ok(id) if !id.is_empty() => model::read::Options { ambassador_id: id },
-        _ => model::read::Options::default(),
+    let mut options = model::read::Options::default();
+    if let Some(id) = std::env::var("AMBASSADOR_ID")
+        .ok()
+        .filter(|id| !id.is_empty())
+    {
+        options.ambassador_id = id;
     }
+    let loose = std::env::var("DISABLE_STRICT_LABEL_SELECTORS");
+    options.loose_selectors = loose.is_ok_and(|said| said.eq_ignore_ascii_case("true"));
+    options
 }
 
 fn verdict(config: &Config, problems: &[Problem]) -> String {

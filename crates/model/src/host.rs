@@ -72,6 +72,15 @@ fn any() -> String {
 }
 
 impl Host {
+    /// Lets a Mapping in that has one of the wanted labels.
+    pub(crate) fn loosen(&mut self) {
+        for selector in [&mut self.mapping_selector, &mut self.selector] {
+            if let Some(selector) = selector {
+                selector.any = true;
+            }
+        }
+    }
+
     /// Returns the selector under either of its names.
     pub fn selector(&self) -> Option<&Selector> {
         self.mapping_selector.as_ref().or(self.selector.as_ref())
@@ -96,14 +105,21 @@ pub struct Selector {
     /// Labels that must be there with these values, all of them.
     #[serde(default)]
     pub match_labels: BTreeMap<String, String>,
+
+    /// One of them is enough: `DISABLE_STRICT_LABEL_SELECTORS`, which is said for the whole process and not in the object.
+    #[serde(skip)]
+    pub any: bool,
 }
 
 impl Selector {
-    /// Returns whether all wanted labels are there.
+    /// Returns whether the wanted labels are there.
     pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
-        self.match_labels
-            .iter()
-            .all(|(key, value)| labels.get(key) == Some(value))
+        let mut wanted = self.match_labels.iter();
+        let there = |(key, value): (&String, &String)| labels.get(key) == Some(value);
+        match self.any && !self.match_labels.is_empty() {
+            true => wanted.any(there),
+            false => wanted.all(there),
+        }
     }
 }
 

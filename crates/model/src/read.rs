@@ -35,12 +35,16 @@ pub struct Source {
 pub struct Options {
     /// This instance's id: objects for others are passed over.
     pub ambassador_id: String,
+
+    /// Whether a Host takes Mappings that have one of the labels it asks for, instead of all of them.
+    pub loose_selectors: bool,
 }
 
 impl Default for Options {
     fn default() -> Options {
         Options {
             ambassador_id: "default".to_owned(),
+            loose_selectors: false,
         }
     }
 }

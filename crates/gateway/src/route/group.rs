@@ -29,6 +29,8 @@ pub(super) struct Finding {
     pub(super) what: String,
     /// Whether the rules take no part because of it.
     pub(super) refused: bool,
+    /// Whether that is because no Host takes them.
+    pub(super) unreached: bool,
 }
 
 impl Finding {
@@ -37,6 +39,7 @@ impl Finding {
             rules,
             what,
             refused: true,
+            unreached: false,
         }
     }
 }
@@ -185,6 +188,7 @@ pub(super) fn form(
                     rules: shared,
                     what,
                     refused: false,
+                    unreached: false,
                 });
             }
             Some(Group { members, shadow })

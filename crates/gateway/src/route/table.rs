@@ -8,7 +8,10 @@
 use std::collections::BTreeMap;
 
 use ahash::{HashMap, HashMapExt};
-use model::{host::InsecureAction, publish::Segment};
+use model::{
+    host::{InsecureAction, Selector},
+    publish::Segment,
+};
 
 use super::{
     Found, Match, Miss, Request,
@@ -42,7 +45,7 @@ pub(super) struct VirtualHost {
     pub(super) name: Glob,
     pub(super) insecure: InsecureAction,
     /// What Mappings must be labelled with to be taken, one entry for each Host object; nothing asked for is `None`.
-    pub(super) selectors: Vec<Option<BTreeMap<String, String>>>,
+    pub(super) selectors: Vec<Option<Selector>>,
 }
 
 impl VirtualHost {
@@ -59,13 +62,11 @@ impl VirtualHost {
     pub(super) fn takes(&self, rule: &Rule) -> bool {
         self.selectors.iter().any(|selector| match selector {
             None => !matches!(rule.host, HostRule::Unsaid),
-            Some(wanted) => wanted
-                .iter()
-                .all(|(key, value)| rule.labels.get(key) == Some(value)),
+            Some(selector) => selector.matches(&rule.labels),
         })
     }
 
-    fn overlaps(&self, rule: &Rule) -> bool {
+    pub(super) fn overlaps(&self, rule: &Rule) -> bool {
         match &rule.host {
             HostRule::Unsaid | HostRule::Regex(_) => true,
             HostRule::Glob(glob) => self.name.overlaps_but_for_port(glob),
@@ -274,6 +275,14 @@ impl Table {
         group.pick(draw, path)
     }
 
+    /// Whether some of these hosts take the rule.
+    pub(super) fn is_taken_by(&self, rule: u32, hosts: &[VirtualHost]) -> bool {
+        let rule = &self.rules[rule as usize];
+        hosts
+            .iter()
+            .any(|host| host.takes(rule) && host.overlaps(rule))
+    }
+
     pub(super) fn groups(&self) -> &[Group] {
         &self.groups
     }
@@ -318,7 +327,10 @@ fn by_key(
                 "no Host takes it: its labels are not what their `mappingSelector` asks for".into()
             }
         };
-        findings.push(Finding::refused(vec![id], why));
+        findings.push(Finding {
+            unreached: true,
+            ..Finding::refused(vec![id], why)
+        });
     }
     keys
 }

@@ -2,7 +2,7 @@
 
 mod explain;
 mod many;
-mod naive;
+mod random;
 mod rules;
 
 use std::collections::BTreeMap;

@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use http::{HeaderName, StatusCode};
 use model::{
-    Config, Host, Listener, Mapping, Module, Object, Problem, Publish, Severity,
+    Config, Host, Listener, Mapping, Module, Object, Problem, Publish, Severity, host::Selector,
     listener::NamespaceFrom, publish::Segment,
 };
 use serde::Serialize;
@@ -55,7 +55,14 @@ impl Table {
             true => vec![VirtualHost::built_in()],
             false => virtual_hosts(hosts),
         };
-        let (table, findings) = Table::compile(rules, hosts);
+        let few = hosts.len() < config.hosts.len();
+        let (table, mut findings) = Table::compile(rules, hosts);
+        if few && findings.iter().any(|finding| finding.unreached) {
+            // What the Hosts of another Listener take is not lost.
+            let all = virtual_hosts(config.hosts.iter());
+            findings
+                .retain(|finding| !finding.unreached || !table.is_taken_by(finding.rules[0], &all));
+        }
         problems.extend(
             findings
                 .iter()
@@ -149,13 +156,10 @@ fn virtual_hosts<'c>(hosts: impl Iterator<Item = &'c Object<Host>>) -> Vec<Virtu
             });
             found.len() - 1
         });
-        let selector = host
-            .spec
-            .selector()
-            .map(|selector| selector.match_labels.clone());
+        let asks = |selector: &&Selector| !selector.match_labels.is_empty();
         found[place]
             .selectors
-            .push(selector.filter(|labels| !labels.is_empty()));
+            .push(host.spec.selector().filter(asks).cloned());
     }
     found
 }

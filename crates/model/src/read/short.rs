@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Draft, Id, Kind, Reader, Spec};
-use crate::Mapping;
+use crate::{Host, Mapping};
 use crate::publish::Route;
 use crate::shape::{alternatives, nearest};
 use crate::target::Target;
@@ -140,7 +140,15 @@ impl Reader<'_> {
                 }
                 Spec::Mapping(Box::new(spec))
             }),
-            Kind::Host => self.take(draft, |spec| Spec::Host(Box::new(spec))),
+            Kind::Host => {
+                let loose = self.options.loose_selectors;
+                self.take(draft, |mut spec: Host| {
+                    if loose {
+                        spec.loosen();
+                    }
+                    Spec::Host(Box::new(spec))
+                });
+            }
             Kind::Listener => self.take(draft, Spec::Listener),
             Kind::Module => self.take(draft, |spec| Spec::Module(Box::new(spec))),
             Kind::Service => self.take(draft, Spec::Service),

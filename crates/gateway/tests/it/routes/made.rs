@@ -133,6 +133,7 @@ fn host(bytes: &mut Bytes<'_>, index: usize) -> Object<Host> {
     };
     let selector = bytes.chance(40).then(|| Selector {
         match_labels: labels(bytes),
+        any: false,
     });
     let insecure = InsecurePolicy {
         action: Some(action),

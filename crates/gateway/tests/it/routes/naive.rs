@@ -232,9 +232,9 @@ fn group(
     for (index, spec) in members {
         if spec.shadow && kind(spec) == kind(lead) {
             shadow = shadow.or(Some(index));
-        } else if !spec.shadow
-            && agreed(spec) == agreed(lead)
-            && !(spec.host_redirect && !sharing.is_empty())
+        } else if agreed(spec) == agreed(lead)
+            && !spec.shadow
+            && (sharing.is_empty() || !spec.host_redirect)
         {
             sharing.push((index, spec));
         }

@@ -17,7 +17,7 @@ mod made;
 mod naive;
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
     #[test]
     fn the_table_does_what_the_rules_say(bytes in prop::collection::vec(any::<u8>(), 0..700)) {
