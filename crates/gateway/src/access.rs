@@ -137,10 +137,6 @@ impl Ticket {
     }
 
     /// Something was special about the request besides a refusal: its retries ran out, for example.
-    #[expect(
-        dead_code,
-        reason = "for the policies that tell more than a refusal does"
-    )]
     pub(crate) fn flag(&mut self, flags: Flags) {
         self.flags = self.flags.with(flags);
     }

@@ -2,14 +2,19 @@
 
 mod back;
 mod check;
+mod controls;
+mod hedge;
 mod proxy;
+mod retry;
 mod tunnel;
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::body::{Body as _, Incoming};
+use observe::flags::Flags;
 use tokio::time::timeout_at;
 
 use crate::access::Ticket;
@@ -160,7 +165,7 @@ fn main_road(
     if let Some((status, location)) = found.redirect(&asked) {
         return redirect(status, &location);
     }
-    let deadline = route.timeout.map(|timeout| ticket.began + timeout);
+    let mut deadline = route.timeout.map(|timeout| ticket.began + timeout);
 
     // What it looks like from here on.
     let version = request.version();
@@ -189,6 +194,14 @@ fn main_road(
     forward::request_id(headers, settings.request_id_kept || trusted);
     let trace = forward::trace(headers);
     ticket.identified(headers, trace.trace_id);
+    let mut retry = route.retry.clone();
+    let controls = trusted.then(|| controls::take(headers, route)).flatten();
+    if let Some(controls) = &controls {
+        if let Some(millis) = controls.timeout_ms {
+            deadline = (millis > 0).then(|| ticket.began + Duration::from_millis(millis));
+        }
+        retry = controls.retry.clone();
+    }
 
     let body = if body.is_end_stream() {
         RequestBody::empty()
@@ -216,6 +229,10 @@ fn main_road(
                 facts,
             };
             proxy::address(&mut head, front, route, cluster, place)?;
+            if let Some(millis) = controls.and_then(|controls| controls.timeout_ms) {
+                let headers = &mut head.headers;
+                headers.insert(forward::EXPECTED_TIMEOUT, HeaderValue::from(millis));
+            }
             if let Some(upgrade) = &upgrade {
                 upgrade.ask(&mut head.headers);
             }
@@ -225,6 +242,10 @@ fn main_road(
                 request: Some(Request::from_parts(head, body)),
                 upgrade,
                 deadline,
+                retry,
+                trying: None,
+                numbered: settings.envoy_headers,
+                flags: Flags::NONE,
             })
         }
         Backend::Handler(handler) => {

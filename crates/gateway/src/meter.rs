@@ -1,12 +1,14 @@
 //! What the gateway counts. Handles are resolved when a snapshot is built; a request only adds.
 
 use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::StatusCode;
 use observe::metrics::{Counter, Gauge, Histogram, Metrics, SECONDS};
 
 use crate::refusal::{Cut, Refusal};
+use crate::upstream::breaker::Limited;
 
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
@@ -80,11 +82,30 @@ pub(crate) struct UpstreamMeters {
     pub(crate) retries: Counter,
     pub(crate) timeouts: Counter,
     seconds: Histogram,
+    /// Made when a limit is reached for the first time, which for most upstreams never happens.
+    overflows: Arc<OnceLock<[Counter; 4]>>,
+    metrics: Metrics,
+    name: Arc<str>,
 }
 
 impl UpstreamMeters {
+    /// A limit of the circuit breaker is reached.
+    pub(crate) fn overflowed(&self, limited: Limited) {
+        let counters = self.overflows.get_or_init(|| {
+            Limited::ALL.map(|limited| {
+                self.metrics.counter(
+                    "nuncio_upstream_overflows",
+                    "Requests, retries and connections that a limit of the circuit breaker kept back.",
+                    &[("upstream", &self.name), ("limit", limited.name())],
+                )
+            })
+        });
+        counters[limited as usize].inc();
+    }
+
     pub(crate) fn new(metrics: &Metrics, upstream: &str) -> Self {
         let labels = [("upstream", upstream)];
+        let (metrics_of, name_of) = (metrics.clone(), Arc::from(upstream));
         let counter = |name, help| metrics.counter(name, help, &labels);
         UpstreamMeters {
             classes: CLASSES.map(|class| {
@@ -122,6 +143,9 @@ impl UpstreamMeters {
                 &labels,
                 SECONDS,
             ),
+            overflows: Arc::default(),
+            metrics: metrics_of,
+            name: name_of,
         }
     }
 
@@ -137,6 +161,10 @@ impl UpstreamMeters {
 
     /// Stops to report an upstream that is gone.
     pub(crate) fn forget(metrics: &Metrics, upstream: &str) {
+        for limited in Limited::ALL {
+            let labels = [("upstream", upstream), ("limit", limited.name())];
+            metrics.remove("nuncio_upstream_overflows", &labels);
+        }
         for class in CLASSES {
             metrics.remove(
                 "nuncio_upstream_requests",

@@ -15,11 +15,9 @@ pub(crate) mod errors;
 pub(crate) mod forward;
 pub(crate) mod headers;
 pub(crate) mod memory;
-
-use std::time::Duration;
+pub(crate) mod retry;
 
 use http::HeaderValue;
-use model::mapping::RetryOn;
 
 /// What host the service sees.
 #[derive(Debug, Clone)]
@@ -28,12 +26,4 @@ pub(crate) enum HostChange {
     Keep,
     /// This one.
     To(HeaderValue),
-}
-
-/// When and how often a request is tried again.
-#[derive(Debug, Clone)]
-pub(crate) struct Retry {
-    pub(crate) on: RetryOn,
-    pub(crate) tries_max: u32,
-    pub(crate) per_try: Option<Duration>,
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use model::listener::SecurityModel;
+use model::mapping::Priority;
 use model::module::UnderscoresAction;
 use model::{Config, Listener, Mapping, Module, Object, Origin, Problem, Severity};
 
@@ -17,11 +18,12 @@ use crate::backend::{Backend, Handler};
 use crate::format::Needs;
 use crate::listener::head::HeadLimits;
 use crate::meter::RouteMeters;
+use crate::policy::HostChange;
 use crate::policy::address::AddressRules;
 use crate::policy::cors::Cors;
 use crate::policy::errors::Overrides;
 use crate::policy::headers::HeaderChanges;
-use crate::policy::{HostChange, Retry};
+use crate::policy::retry::Retry;
 use crate::route::path::Rules as PathRules;
 use crate::route::{Table, Target};
 
@@ -77,7 +79,9 @@ pub(crate) struct Route {
     pub(crate) idle: Duration,
     /// Between two bytes of a tunnel.
     pub(crate) tunnel_idle: Duration,
-    pub(crate) retry: Option<Retry>,
+    pub(crate) retry: Option<Arc<Retry>>,
+    /// Which limits of the circuit breaker count, and which connections are used.
+    pub(crate) priority: Priority,
     /// Protocols that may be upgraded to, in lower case.
     pub(crate) upgrades: Vec<String>,
     pub(crate) host: HostChange,

@@ -4,6 +4,7 @@
 
 pub(crate) mod answer;
 pub(crate) mod balance;
+pub(crate) mod breaker;
 pub(crate) mod cluster;
 pub(crate) mod dial;
 pub(crate) mod discover;

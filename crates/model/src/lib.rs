@@ -20,6 +20,7 @@ pub mod problem;
 pub mod publish;
 pub mod read;
 pub mod render;
+pub mod retry;
 pub mod schema;
 pub mod service;
 mod shape;

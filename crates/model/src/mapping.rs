@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::retry::{Hedge, RetryPolicy};
+
 /// Sends the requests that match to a service, changed on the way as told.
 ///
 /// This is Ambassador's Mapping (`getambassador.io/v3alpha1`), field by field. In `nuncio.yaml` each item of `routes:`
@@ -160,6 +162,10 @@ pub struct Mapping {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_policy: Option<RetryPolicy>,
 
+    /// Second tries beside the first one. Envoy's; Ambassador has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hedge: Option<Hedge>,
+
     /// Limits of what is open at once towards the service; the Module's when nothing is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub circuit_breakers: Option<Vec<CircuitBreaker>>,
@@ -314,44 +320,6 @@ pub struct RegexRewrite {
 
     /// What stands in its place.
     pub substitution: String,
-}
-
-/// When and how often a request is tried again.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct RetryPolicy {
-    /// What is worth another try.
-    pub retry_on: RetryOn,
-
-    /// Tries after the first one; 1 when nothing is said.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub num_retries: Option<u32>,
-
-    /// Limit of each single try, such as `250ms`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[serde(with = "kit::human::as_duration_option")]
-    #[schemars(with = "Option<String>")]
-    pub per_try_timeout: Option<std::time::Duration>,
-}
-
-/// What is worth another try.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum RetryOn {
-    /// Any 5xx answer, or none at all.
-    #[serde(rename = "5xx")]
-    ServerError,
-    /// 502, 503, 504 or no answer.
-    GatewayError,
-    /// The connection could not be made.
-    ConnectFailure,
-    /// 409.
-    #[serde(rename = "retriable-4xx")]
-    Retriable4xx,
-    /// The service refused the HTTP/2 stream before working on it.
-    RefusedStream,
-    /// The statuses in the request's `x-envoy-retriable-status-codes`.
-    RetriableStatusCodes,
 }
 
 /// Limits of what is open at once towards a service.

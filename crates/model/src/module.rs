@@ -6,8 +6,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::mapping::{
-    AddedHeader, CircuitBreaker, Cors, ErrorResponseOverride, Label, LoadBalancer, RetryPolicy,
+    AddedHeader, CircuitBreaker, Cors, ErrorResponseOverride, Label, LoadBalancer,
 };
+use crate::retry::RetryPolicy;
 
 /// The global settings of the gateway: the `config` of Ambassador's Module named `ambassador`.
 ///

@@ -617,15 +617,16 @@ impl<'de> Deserializer<'de> for Something {
     type Error = Fail;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fail> {
-        let mut fail = Fail::new(String::new(), None);
-        fail.0.silent = true;
-        fail.0.place = Some(Place {
-            line: 0,
-            column: 0,
-            span: 0..0,
-        });
-        _ = visitor;
-        Err(fail)
+        visitor.visit_str("").map_err(|_: Fail| {
+            let mut fail = Fail::new(String::new(), None);
+            fail.0.silent = true;
+            fail.0.place = Some(Place {
+                line: 0,
+                column: 0,
+                span: 0..0,
+            });
+            fail
+        })
     }
 
     fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fail> {

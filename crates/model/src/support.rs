@@ -16,7 +16,6 @@ pub fn waiting(kind: Kind) -> &'static [&'static str] {
             "labels",
             "modules",
             "outlier_detection",
-            "priority",
             "shadow",
             "tls",
         ],

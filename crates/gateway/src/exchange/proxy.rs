@@ -1,26 +1,24 @@
 //! Passes a request to an upstream and its answer back: the address upstream, the tries, the time.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::uri::{PathAndQuery, Scheme, Uri};
 use http::{Request, Response, StatusCode, Version, request};
-use http_body::Body as _;
 use hyper::body::Incoming;
-use model::mapping::RetryOn;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use observe::flags::Flags;
+use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
 use super::tunnel::Upgrade;
 use crate::access::Ticket;
-use crate::body::{Broken, RequestBody, ResponseBody};
+use crate::body::{RequestBody, ResponseBody};
 use crate::format::Asked;
 use crate::listener::Connection;
 use crate::listener::watch::Decision;
 use crate::policy::memory::Before;
+use crate::policy::retry::Retry;
 use crate::policy::{HostChange, forward};
 use crate::refusal::Refusal;
 use crate::route::Rewritten;
@@ -28,16 +26,9 @@ use crate::snapshot::{Front, Route};
 use crate::upstream::answer::Streamed;
 use crate::upstream::balance::Choice;
 use crate::upstream::cluster::{Cluster, Entered, Outcome, Protocol};
-use crate::upstream::send::{self, Failure, Hold};
+use crate::upstream::pool::Lane;
+use crate::upstream::send::{self, Answered, Failure, Hold};
 use crate::upstream::state::Picked;
-
-/// Largest body that is kept to be sent again.
-const REPLAY_BYTES_MAX: usize = 64 << 10;
-/// The wait before the first retry is below this, and doubles with each.
-const BACK_OFF: Duration = Duration::from_millis(25);
-const BACK_OFF_MAX: Duration = Duration::from_millis(250);
-/// Retries may always be one in so many of the requests under way.
-const RETRY_SHARE: u64 = 5;
 
 /// What a request is for, here and upstream.
 pub(super) struct Place<'a> {
@@ -138,11 +129,19 @@ pub(super) struct Sending {
     pub(super) request: Option<Request<RequestBody>>,
     pub(super) upgrade: Option<Box<Upgrade>>,
     pub(super) deadline: Option<Instant>,
+    /// Until the tries begin.
+    pub(super) retry: Option<Arc<Retry>>,
+    /// The endpoint that works on it.
+    pub(super) trying: Option<Picked>,
+    /// Whether services are told how often it was tried.
+    pub(super) numbered: bool,
+    /// That another try was wanted and not allowed.
+    pub(super) flags: Flags,
 }
 
 /// What an endpoint has answered.
-struct Answer {
-    response: Response<Incoming>,
+pub(super) struct Answer {
+    pub(super) response: Response<Incoming>,
     hold: Hold,
     picked: Picked,
 }
@@ -155,15 +154,23 @@ impl Sending {
         front: &Front,
         ticket: &mut Ticket,
     ) -> Result<Response<ResponseBody>, Refusal> {
-        let entered = self.cluster.enter().map_err(|failure| failure.refusal())?;
+        let entered = self.cluster.enter(self.route.priority);
+        let entered = entered.map_err(|failure| failure.refusal())?;
         let deadline = self.deadline;
         let tries = self.tries(connection.core);
         let answer = match deadline {
-            Some(deadline) => timeout_at(deadline, tries)
-                .await
-                .unwrap_or(Err(Failure::TryTimeout)),
+            Some(deadline) => match timeout_at(deadline, tries).await {
+                Ok(answer) => answer,
+                Err(_) => {
+                    self.gave_up();
+                    Err(Failure::TryTimeout)
+                }
+            },
             None => tries.await,
         };
+        if self.flags != Flags::NONE {
+            ticket.flag(self.flags);
+        }
         match answer {
             Ok(answer) => self.passed_on(answer, entered, connection, front, ticket),
             Err(failure) => {
@@ -230,169 +237,55 @@ impl Sending {
     }
 
     async fn tries(&mut self, core: usize) -> Result<Answer, Failure> {
-        if self.route.retry.is_some() {
-            return Box::pin(self.retried(core)).await;
+        if let Some(retry) = self.retry.take() {
+            return Box::pin(self.retried(core, retry)).await;
         }
         let picked = self.cluster.pick(&Choice::default()).await?;
         self.once(core, picked).await
     }
 
     /// Tries one endpoint, and reports how that ended.
-    async fn once(&mut self, core: usize, picked: Picked) -> Result<Answer, Failure> {
-        let sending = send::send(&self.cluster, &picked.endpoint, core, &mut self.request);
-        let answered = sending.await;
+    pub(super) async fn once(&mut self, core: usize, picked: Picked) -> Result<Answer, Failure> {
+        let priority = self.route.priority;
+        let picked = self.trying.insert(picked);
+        let request = &mut self.request;
+        let answered = send::send(
+            &self.cluster,
+            &picked.endpoint,
+            Lane { core, priority },
+            request,
+        )
+        .await;
+        let picked = self.trying.take().ok_or(Failure::NoEndpoint)?;
+        Answer::of(&self.cluster, picked, answered)
+    }
+
+    /// Reports that nobody waits for the endpoint's answer any more.
+    pub(super) fn gave_up(&mut self) {
+        if let Some(picked) = self.trying.take() {
+            let outcome = Outcome::Failed(&Failure::TryTimeout);
+            self.cluster.report(&picked.endpoint, outcome);
+        }
+    }
+}
+
+impl Answer {
+    /// Reports how a try ended.
+    pub(super) fn of(
+        cluster: &Cluster,
+        picked: Picked,
+        answered: Result<Answered, Failure>,
+    ) -> Result<Answer, Failure> {
         let outcome = match &answered {
             Ok((response, _)) => Outcome::Answered(response.status()),
             Err(failure) => Outcome::Failed(failure),
         };
-        self.cluster.report(&picked.endpoint, outcome);
+        cluster.report(&picked.endpoint, outcome);
         let (response, hold) = answered?;
         Ok(Answer {
             response,
             hold,
             picked,
         })
-    }
-
-    async fn retried(&mut self, core: usize) -> Result<Answer, Failure> {
-        let cluster = self.cluster.clone();
-        let Some(retry) = self.route.retry.clone() else {
-            return Err(Failure::NoEndpoint);
-        };
-        let Some(request) = self.request.take() else {
-            return Err(Failure::NoEndpoint);
-        };
-        let (request, replay) = replayable(request).await?;
-        let idempotent = send::is_idempotent(request.method());
-        self.request = Some(request);
-        let (mut tried, mut failed) = (0, Vec::new());
-        loop {
-            let choice = Choice {
-                tried: &failed,
-                ..Choice::default()
-            };
-            let picked = cluster.pick(&choice).await?;
-            let address = picked.endpoint.address;
-            let more = tried < retry.tries_max;
-            let replay = replay.as_ref().filter(|_| more);
-            let next = replay
-                .zip(self.request.as_ref())
-                .map(|(body, request)| body.again(request));
-            let trying = self.once(core, picked);
-            let answer = match retry.per_try {
-                Some(limit) => timeout(limit, trying)
-                    .await
-                    .unwrap_or(Err(Failure::TryTimeout)),
-                None => trying.await,
-            };
-            let again = match &answer {
-                Ok(answer) => idempotent && wants_retry(retry.on, answer.response.status()),
-                Err(failure) => {
-                    (idempotent || failure.unsent()) && wants_retry_after(retry.on, failure)
-                }
-            };
-            let (Some(next), true) = (next, again) else {
-                return answer;
-            };
-            let Some(_place) = Retrying::enter(&cluster) else {
-                return answer;
-            };
-            drop(answer);
-            tried += 1;
-            sleep(back_off(tried)).await;
-            failed.push(address);
-            self.request = Some(next);
-        }
-    }
-}
-
-/// A body that can be sent again.
-struct Replay(Bytes);
-
-impl Replay {
-    fn again(&self, request: &Request<RequestBody>) -> Request<RequestBody> {
-        let mut again = send::copy(request);
-        if !self.0.is_empty() {
-            *again.body_mut() = RequestBody::bytes(self.0.clone());
-        }
-        again
-    }
-}
-
-/// Keeps a small body, so that the request can be sent again.
-async fn replayable(
-    request: Request<RequestBody>,
-) -> Result<(Request<RequestBody>, Option<Replay>), Failure> {
-    if request.body().is_end_stream() {
-        return Ok((request, Some(Replay(Bytes::new()))));
-    }
-    let small = request
-        .body()
-        .size_hint()
-        .upper()
-        .is_some_and(|upper| upper <= REPLAY_BYTES_MAX as u64);
-    if !small {
-        return Ok((request, None));
-    }
-    let (head, body) = request.into_parts();
-    let bytes = match body.collect_max(REPLAY_BYTES_MAX).await {
-        Ok(bytes) => bytes,
-        Err(Broken::Idle(_)) => return Err(Failure::ClientIdle),
-        Err(_) => return Err(Failure::ClientBody),
-    };
-    let request = Request::from_parts(head, RequestBody::bytes(bytes.clone()));
-    Ok((request, Some(Replay(bytes))))
-}
-
-fn wants_retry(on: RetryOn, status: StatusCode) -> bool {
-    match on {
-        RetryOn::ServerError => status.is_server_error(),
-        RetryOn::GatewayError => matches!(status.as_u16(), 502..=504),
-        RetryOn::Retriable4xx => status == StatusCode::CONFLICT,
-        RetryOn::ConnectFailure | RetryOn::RefusedStream | RetryOn::RetriableStatusCodes => false,
-    }
-}
-
-fn wants_retry_after(on: RetryOn, failure: &Failure) -> bool {
-    use Failure::*;
-    match on {
-        RetryOn::ServerError | RetryOn::GatewayError => matches!(
-            failure,
-            Connect(_) | ConnectTimeout | TryTimeout | Broken(_) | RefusedStream | Protocol(_)
-        ),
-        RetryOn::ConnectFailure => matches!(failure, Connect(_) | ConnectTimeout),
-        RetryOn::RefusedStream => matches!(failure, RefusedStream),
-        RetryOn::Retriable4xx | RetryOn::RetriableStatusCodes => false,
-    }
-}
-
-/// Returns a random part of a wait that doubles with each try.
-fn back_off(tried: u32) -> Duration {
-    let most = (BACK_OFF * 2u32.saturating_pow(tried.min(8) - 1)).min(BACK_OFF_MAX);
-    most.mul_f64(rand::random::<f64>())
-}
-
-/// A place among the retries under way.
-struct Retrying<'a>(&'a Cluster);
-
-impl<'a> Retrying<'a> {
-    fn enter(cluster: &'a Cluster) -> Option<Self> {
-        let most = cluster
-            .spec
-            .breaker
-            .retries_max
-            .max(cluster.active.load(Relaxed) / RETRY_SHARE);
-        if cluster.retrying.fetch_add(1, Relaxed) >= most {
-            cluster.retrying.fetch_sub(1, Relaxed);
-            return None;
-        }
-        cluster.meters.retries.inc();
-        Some(Retrying(cluster))
-    }
-}
-
-impl Drop for Retrying<'_> {
-    fn drop(&mut self) {
-        self.0.retrying.fetch_sub(1, Relaxed);
     }
 }

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::endpoints;
-use model::mapping::{DnsType, Priority};
+use model::mapping::DnsType;
 use model::target::Target;
 use model::{Config, Mapping, Object};
 use observe::metrics::Metrics;
 
 use crate::meter::UpstreamMeters;
-use crate::upstream::cluster::{Breaker, Cluster, Lookup, Protocol, Records, Source, Spec};
+use crate::upstream::breaker::{Limits, PRIORITIES};
+use crate::upstream::cluster::{Cluster, Lookup, Protocol, Records, Source, Spec};
 use crate::upstream::discover::Discovery;
 
 const CONNECT_MAX: Duration = Duration::from_secs(3);
@@ -129,32 +130,28 @@ fn spec(config: &Config, mapping: &Object<Mapping>, target: &Target) -> Spec {
                 .or(module.cluster_max_connection_lifetime_ms),
         )
         .filter(|age| !age.is_zero()),
-        breaker: breaker(said, config),
+        limits: limits(said, config),
         tag: said.cluster_tag.clone(),
     }
 }
 
-fn breaker(said: &Mapping, config: &Config) -> Breaker {
-    let all = said
-        .circuit_breakers
-        .as_ref()
-        .or(config.module.circuit_breakers.as_ref());
-    let mut breaker = Breaker::default();
-    for one in all
-        .into_iter()
-        .flatten()
-        .filter(|one| one.priority == Priority::Default)
-    {
+fn limits(said: &Mapping, config: &Config) -> [Limits; PRIORITIES] {
+    let module = &config.module.circuit_breakers;
+    let all = said.circuit_breakers.as_ref().or(module.as_ref());
+    let mut limits = [Limits::default(); PRIORITIES];
+    for one in all.into_iter().flatten() {
+        let limits = &mut limits[one.priority as usize];
         let set = |place: &mut u64, said: Option<u32>| {
             if let Some(said) = said {
                 *place = said.into();
             }
         };
-        set(&mut breaker.connections_max, one.max_connections);
-        set(&mut breaker.requests_max, one.max_requests);
-        set(&mut breaker.retries_max, one.max_retries);
+        set(&mut limits.connections_max, one.max_connections);
+        set(&mut limits.pending_max, one.max_pending_requests);
+        set(&mut limits.requests_max, one.max_requests);
+        set(&mut limits.retries_max, one.max_retries);
     }
-    breaker
+    limits
 }
 
 /// A bare name means a service of the Mapping's own namespace, which for `default` is also what plain DNS calls so.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderValue;
-use model::mapping::RetryPolicy;
+use model::mapping::Priority;
 use model::target::Target;
 use model::{Mapping, Object, Problem, Publish};
 
@@ -13,10 +13,11 @@ use super::{NEVER, Parts, Route, Shared, unbuilt, warning};
 use crate::backend::{Backend, Fixed, Handler};
 use crate::format::Needs;
 use crate::meter::RouteMeters;
+use crate::policy::HostChange;
 use crate::policy::cors::Cors;
 use crate::policy::errors::Overrides;
 use crate::policy::headers::HeaderChanges;
-use crate::policy::{HostChange, Retry};
+use crate::policy::retry::Retry;
 use crate::refusal::Refusal;
 
 const TIMEOUT_MS: u64 = 3000;
@@ -125,11 +126,12 @@ pub(super) fn from_mapping(
         timeout_header: timeout.map(|_| HeaderValue::from(timeout_ms)),
         idle: idle(said.idle_timeout_ms, IDLE),
         tunnel_idle: idle(said.idle_timeout_ms, TUNNEL_IDLE),
-        retry: said
-            .retry_policy
-            .as_ref()
-            .or(module.retry_policy.as_ref())
-            .map(retry),
+        retry: Retry::new(
+            said.retry_policy.as_ref().or(module.retry_policy.as_ref()),
+            said.hedge,
+        )
+        .map(Arc::new),
+        priority: said.priority,
         upgrades,
         host,
         request,
@@ -153,14 +155,6 @@ fn idle(said_ms: Option<u64>, default: Duration) -> Duration {
         None => default,
         Some(0) => NEVER,
         Some(idle) => Duration::from_millis(idle),
-    }
-}
-
-fn retry(policy: &RetryPolicy) -> Retry {
-    Retry {
-        on: policy.retry_on,
-        tries_max: policy.num_retries.unwrap_or(1),
-        per_try: policy.per_try_timeout,
     }
 }
 
@@ -188,6 +182,7 @@ pub(super) fn from_publish(
         idle: IDLE,
         tunnel_idle: TUNNEL_IDLE,
         retry: None,
+        priority: Priority::Default,
         upgrades: Vec::new(),
         host: HostChange::Keep,
         request: HeaderChanges::default(),

@@ -1,16 +1,12 @@
 //! What can be written and does nothing yet. Silence would be worse than a warning.
 
 use model::listener::{Layer, Protocol};
-use model::mapping::{LoadBalancerPolicy, Priority, RetryOn};
+use model::mapping::LoadBalancerPolicy;
 use model::{Listener, Mapping, Module};
 
 /// Returns the fields of a Mapping that are taken and not acted on.
 pub(super) fn mapping(said: &Mapping) -> Vec<&'static str> {
     let policy = said.load_balancer.as_ref().map(|balancer| balancer.policy);
-    let retry_on = said.retry_policy.as_ref().map(|retry| retry.retry_on);
-    let pending = |b: &model::mapping::CircuitBreaker| {
-        b.max_pending_requests.is_some() || b.priority != Priority::Default
-    };
     collect([
         (said.shadow, "shadow"),
         (!said.labels.is_empty(), "labels"),
@@ -18,18 +14,9 @@ pub(super) fn mapping(said: &Mapping) -> Vec<&'static str> {
         (said.keepalive.is_some(), "keepalive"),
         (said.tls.is_some(), "tls"),
         (said.outlier_detection.is_some(), "outlier_detection"),
-        (said.priority != Priority::Default, "priority"),
         (
             policy.is_some_and(|policy| policy != LoadBalancerPolicy::RoundRobin),
             "load_balancer",
-        ),
-        (
-            retry_on == Some(RetryOn::RetriableStatusCodes),
-            "retry_policy.retry_on",
-        ),
-        (
-            said.circuit_breakers.iter().flatten().any(pending),
-            "circuit_breakers (other than max_connections, max_requests and max_retries of priority default)",
         ),
     ])
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use super::balance::{Choice, Set, Slot};
+use super::breaker::{Breaker, Limited, Limits, PRIORITIES, Priority};
 use super::pool::Endpoint;
 use super::send::Failure;
 use super::state::Picked;
@@ -35,7 +36,7 @@ pub(crate) struct Spec {
     pub(crate) idle_max: Option<Duration>,
     /// How long a connection takes new requests.
     pub(crate) age_max: Option<Duration>,
-    pub(crate) breaker: Breaker,
+    pub(crate) limits: [Limits; PRIORITIES],
     pub(crate) tag: Option<String>,
 }
 
@@ -52,7 +53,7 @@ impl Spec {
             connect_timeout: Duration::from_secs(1),
             idle_max: None,
             age_max: None,
-            breaker: Breaker::default(),
+            limits: Default::default(),
             tag: None,
         }
     }
@@ -101,24 +102,6 @@ pub(crate) enum Records {
     Logical,
     /// SRV records name targets, ports and weights.
     Srv,
-}
-
-/// Limits of what is open at once towards a cluster (Ambassador's `circuit_breakers`, priority `default`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Breaker {
-    pub(crate) connections_max: u64,
-    pub(crate) requests_max: u64,
-    pub(crate) retries_max: u64,
-}
-
-impl Default for Breaker {
-    fn default() -> Self {
-        Breaker {
-            connections_max: 1024,
-            requests_max: 1024,
-            retries_max: 3,
-        }
-    }
 }
 
 /// Largest weight of an endpoint (Envoy's).
@@ -180,12 +163,7 @@ pub(crate) enum Outcome<'a> {
 pub(crate) struct Cluster {
     pub(crate) spec: Spec,
     pub(crate) meters: UpstreamMeters,
-    /// Requests under way.
-    pub(crate) active: AtomicU64,
-    /// Open connections.
-    pub(crate) open: AtomicU64,
-    /// Retries under way.
-    pub(crate) retrying: AtomicU64,
+    breakers: [Breaker; PRIORITIES],
     cores: usize,
     endpoints: ArcSwap<Set>,
     /// Held while another set is made out of the present one.
@@ -199,11 +177,9 @@ pub(crate) struct Cluster {
 impl Cluster {
     pub(crate) fn new(spec: Spec, cores: usize, meters: UpstreamMeters) -> Self {
         Cluster {
+            breakers: spec.limits.map(Breaker::new),
             spec,
             meters,
-            active: AtomicU64::new(0),
-            open: AtomicU64::new(0),
-            retrying: AtomicU64::new(0),
             cores,
             endpoints: ArcSwap::default(),
             changing: Mutex::new(()),
@@ -283,7 +259,7 @@ impl Cluster {
                 weight: slot.weight,
                 zone: slot.zone.clone(),
                 active: match only {
-                    true => self.active.load(Relaxed),
+                    true => self.active(),
                     false => state.active(),
                 },
                 last_error: state.last_error(),
@@ -320,15 +296,35 @@ impl Cluster {
         }
     }
 
+    /// Returns how many requests are under way.
+    pub(crate) fn active(&self) -> u64 {
+        let active = |breaker: &Breaker| breaker.requests.load(Relaxed);
+        self.breakers.iter().map(active).sum()
+    }
+
+    /// Returns what is open within a priority.
+    pub(crate) fn breaker(&self, priority: Priority) -> &Breaker {
+        &self.breakers[priority as usize]
+    }
+
+    /// Closes one unused connection, whichever endpoint and core has it. Returns whether there was one.
+    pub(super) fn close_unused(&self, priority: Priority) -> bool {
+        let set = self.endpoints.load();
+        set.slots
+            .iter()
+            .any(|slot| slot.endpoint.close_unused(priority))
+    }
+
     /// Takes a place among the requests under way.
-    pub(crate) fn enter(self: &Arc<Self>) -> Result<Entered, Failure> {
-        if self.active.fetch_add(1, Relaxed) >= self.spec.breaker.requests_max {
-            self.active.fetch_sub(1, Relaxed);
+    pub(crate) fn enter(self: &Arc<Self>, priority: Priority) -> Result<Entered, Failure> {
+        if !self.breaker(priority).begin_request() {
+            self.meters.overflowed(Limited::Requests);
             return Err(Failure::Overloaded);
         }
         self.meters.active.inc();
         Ok(Entered {
             cluster: self.clone(),
+            priority,
             picked: None,
         })
     }
@@ -337,6 +333,7 @@ impl Cluster {
 /// A place among the requests under way; it is free again when dropped.
 pub(crate) struct Entered {
     cluster: Arc<Cluster>,
+    priority: Priority,
     picked: Option<Picked>,
 }
 
@@ -349,7 +346,7 @@ impl Entered {
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        self.cluster.active.fetch_sub(1, Relaxed);
+        self.cluster.breaker(self.priority).end_request();
         self.cluster.meters.active.dec();
     }
 }

@@ -1,7 +1,6 @@
 //! Opens connections to endpoints.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use hyper::client::conn::{http1, http2};
@@ -10,8 +9,9 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tracing::debug;
 
+use super::breaker::{Limited, Priority};
 use super::cluster::Cluster;
-use super::pool::{Endpoint, Lease, Stream};
+use super::pool::{Endpoint, Lane, Lease, Stream};
 use super::send::Failure;
 use crate::body::RequestBody;
 
@@ -23,13 +23,18 @@ const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_ANSWER_MAX: Duration = Duration::from_secs(10);
 
-/// Opens an HTTP/1.1 connection.
+/// Opens an HTTP/1.1 connection, or waits for one where no more may be opened.
 pub(super) async fn http1(
     cluster: &Arc<Cluster>,
     endpoint: &Arc<Endpoint>,
-    core: usize,
+    lane: Lane,
 ) -> Result<Lease, Failure> {
-    let (io, open) = connect(cluster, endpoint).await?;
+    let free = || endpoint.take(lane, &cluster.spec, Instant::now());
+    let open = match place(cluster, lane.priority, free).await? {
+        Place::Free(lease) => return Ok(lease),
+        Place::New(open) => open,
+    };
+    let io = connect(cluster, endpoint).await?;
     let (sender, connection) = http1::Builder::new()
         .max_buf_size(BUFFER_BYTES_MAX)
         .handshake::<_, RequestBody>(io)
@@ -46,18 +51,23 @@ pub(super) async fn http1(
     Ok(Lease {
         sender,
         endpoint,
-        core,
+        lane,
         opened,
     })
 }
 
-/// Opens an HTTP/2 connection and takes its first stream.
+/// Opens an HTTP/2 connection and takes its first stream, or waits for a stream where no more connections may be opened.
 pub(super) async fn http2(
     cluster: &Arc<Cluster>,
     endpoint: &Arc<Endpoint>,
-    core: usize,
+    lane: Lane,
 ) -> Result<Stream, Failure> {
-    let (io, open) = connect(cluster, endpoint).await?;
+    let free = || endpoint.stream(lane, &cluster.spec, Instant::now());
+    let open = match place(cluster, lane.priority, free).await? {
+        Place::Free(stream) => return Ok(stream),
+        Place::New(open) => open,
+    };
+    let io = connect(cluster, endpoint).await?;
     let (sender, connection) = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -75,21 +85,20 @@ pub(super) async fn http2(
         }
         drop(open);
     });
-    Ok(endpoint.share(core, sender))
+    Ok(endpoint.share(lane, sender))
 }
 
 async fn connect(
     cluster: &Arc<Cluster>,
     endpoint: &Endpoint,
-) -> Result<(TokioIo<TcpStream>, Open), Failure> {
-    let open = Open::enter(cluster)?;
+) -> Result<TokioIo<TcpStream>, Failure> {
     let connecting = timeout(
         cluster.spec.connect_timeout,
         TcpStream::connect(endpoint.address),
     );
     let failure = match connecting.await {
         Ok(Ok(stream)) => match stream.set_nodelay(true) {
-            Ok(()) => return Ok((TokioIo::new(stream), open)),
+            Ok(()) => return Ok(TokioIo::new(stream)),
             Err(error) => Failure::Connect(error),
         },
         Ok(Err(error)) => Failure::Connect(error),
@@ -99,23 +108,73 @@ async fn connect(
     Err(failure)
 }
 
+/// What a request without a connection gets.
+enum Place<T> {
+    /// One that has become free.
+    Free(T),
+    /// The right to open another one.
+    New(Open),
+}
+
+/// Returns the right to open a connection. Where there are too many, waits until one is free or closed.
+async fn place<T>(
+    cluster: &Arc<Cluster>,
+    priority: Priority,
+    mut free: impl FnMut() -> Option<T>,
+) -> Result<Place<T>, Failure> {
+    let breaker = cluster.breaker(priority);
+    if !breaker.is_full()
+        && let Some(open) = Open::enter(cluster, priority)
+    {
+        return Ok(Place::New(open));
+    }
+    cluster.meters.overflowed(Limited::Connections);
+    let waiting = breaker.wait(|| {
+        if let Some(free) = free() {
+            return Some(Place::Free(free));
+        }
+        let open = Open::enter(cluster, priority).or_else(|| {
+            // One that lies unused on another core or for another endpoint makes room.
+            cluster.close_unused(priority).then(|| {
+                breaker.take_over_connection();
+                Open::counted(cluster, priority)
+            })
+        });
+        open.map(Place::New)
+    });
+    let place = waiting.await;
+    if place.is_err() {
+        cluster.meters.overflowed(Limited::Pending);
+    }
+    place
+}
+
 /// A place among the cluster's open connections.
-struct Open(Arc<Cluster>);
+struct Open {
+    cluster: Arc<Cluster>,
+    priority: Priority,
+}
 
 impl Open {
-    fn enter(cluster: &Arc<Cluster>) -> Result<Self, Failure> {
-        if cluster.open.fetch_add(1, Relaxed) >= cluster.spec.breaker.connections_max {
-            cluster.open.fetch_sub(1, Relaxed);
-            return Err(Failure::Overloaded);
-        }
+    fn enter(cluster: &Arc<Cluster>, priority: Priority) -> Option<Self> {
+        let breaker = cluster.breaker(priority);
+        breaker
+            .begin_connection()
+            .then(|| Open::counted(cluster, priority))
+    }
+
+    fn counted(cluster: &Arc<Cluster>, priority: Priority) -> Self {
         cluster.meters.connections.inc();
-        Ok(Open(cluster.clone()))
+        Open {
+            cluster: cluster.clone(),
+            priority,
+        }
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Relaxed);
-        self.0.meters.connections.dec();
+        self.cluster.breaker(self.priority).end_connection();
+        self.cluster.meters.connections.dec();
     }
 }

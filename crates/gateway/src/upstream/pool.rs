@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use hyper::client::conn::{http1, http2};
 use tokio::time::Instant;
 
+use super::breaker::{PRIORITIES, Priority};
 use super::cluster::{Member, Spec};
 use super::state::State;
 use crate::body::RequestBody;
@@ -17,13 +18,21 @@ const IDLE_MAX: usize = 256;
 /// Streams on one HTTP/2 connection before another one is opened.
 pub(super) const STREAMS_MAX: usize = 100;
 
+/// Whose connections: every core has its own, and every priority.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Lane {
+    pub(crate) core: usize,
+    pub(crate) priority: Priority,
+}
+
 /// One address of a cluster.
 pub(crate) struct Endpoint {
     pub(crate) address: SocketAddr,
     /// Its own name, if discovery tells one.
     pub(crate) hostname: Option<Arc<str>>,
     pub(crate) state: State,
-    cores: Box<[Mutex<Pool>]>,
+    /// For each core one for each priority.
+    lanes: Box<[Mutex<Pool>]>,
 }
 
 /// What one core has open to one endpoint.
@@ -53,7 +62,7 @@ struct Shared {
 pub(crate) struct Lease {
     pub(super) sender: http1::SendRequest<RequestBody>,
     pub(super) endpoint: Arc<Endpoint>,
-    pub(super) core: usize,
+    pub(super) lane: Lane,
     pub(super) opened: Instant,
 }
 
@@ -75,19 +84,19 @@ impl Endpoint {
             address: member.address,
             hostname: member.hostname.clone(),
             state: State::default(),
-            cores: (0..cores).map(|_| Mutex::default()).collect(),
+            lanes: (0..cores * PRIORITIES).map(|_| Mutex::default()).collect(),
         }
     }
 
-    fn pool(&self, core: usize) -> MutexGuard<'_, Pool> {
-        self.cores[core]
+    fn pool(&self, lane: Lane) -> MutexGuard<'_, Pool> {
+        self.lanes[lane.core * PRIORITIES + lane.priority as usize]
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes an open HTTP/1.1 connection out of the pool.
-    pub(super) fn take(self: &Arc<Self>, core: usize, spec: &Spec, now: Instant) -> Option<Lease> {
-        let mut pool = self.pool(core);
+    pub(super) fn take(self: &Arc<Self>, lane: Lane, spec: &Spec, now: Instant) -> Option<Lease> {
+        let mut pool = self.pool(lane);
         let mut at = pool.idle.len();
         while at > 0 {
             at -= 1;
@@ -99,7 +108,7 @@ impl Endpoint {
                 return Some(Lease {
                     sender,
                     endpoint: self.clone(),
-                    core,
+                    lane,
                     opened,
                 });
             }
@@ -109,8 +118,8 @@ impl Endpoint {
     }
 
     /// Takes a stream on an open HTTP/2 connection.
-    pub(super) fn stream(&self, core: usize, spec: &Spec, now: Instant) -> Option<Stream> {
-        let mut pool = self.pool(core);
+    pub(super) fn stream(&self, lane: Lane, spec: &Spec, now: Instant) -> Option<Stream> {
+        let mut pool = self.pool(lane);
         pool.reap(spec, now);
         let free = |shared: &&mut Shared| {
             shared.sender.is_ready()
@@ -129,14 +138,14 @@ impl Endpoint {
     }
 
     /// Adds an HTTP/2 connection that was just opened, and takes its first stream.
-    pub(super) fn share(&self, core: usize, sender: http2::SendRequest<RequestBody>) -> Stream {
+    pub(super) fn share(&self, lane: Lane, sender: http2::SendRequest<RequestBody>) -> Stream {
         let now = Instant::now();
         let streams = Arc::new(AtomicUsize::new(1));
         let stream = Stream {
             sender: sender.clone(),
             streams: streams.clone(),
         };
-        self.pool(core).shared.push(Shared {
+        self.pool(lane).shared.push(Shared {
             sender,
             opened: now,
             since: now,
@@ -145,14 +154,34 @@ impl Endpoint {
         stream
     }
 
+    /// Closes one unused connection of a priority; returns whether there was one.
+    pub(super) fn close_unused(&self, priority: Priority) -> bool {
+        let cores = self.lanes.len() / PRIORITIES;
+        (0..cores).any(|core| {
+            let mut pool = self.pool(Lane { core, priority });
+            if pool.idle.is_empty() {
+                let unused = |shared: &Shared| shared.streams.load(Relaxed) == 0;
+                let at = pool.shared.iter().position(unused);
+                at.map(|at| pool.shared.swap_remove(at)).is_some()
+            } else {
+                _ = pool.idle.remove(0);
+                true
+            }
+        })
+    }
+
     /// Closes what has been unused or open for too long.
     pub(crate) fn reap(&self, core: usize, spec: &Spec, now: Instant) {
-        self.pool(core).reap(spec, now);
+        for priority in [Priority::Default, Priority::High] {
+            self.pool(Lane { core, priority }).reap(spec, now);
+        }
     }
 
     /// Closes what this core has open and unused.
     pub(crate) fn clear(&self, core: usize) {
-        *self.pool(core) = Pool::default();
+        for priority in [Priority::Default, Priority::High] {
+            *self.pool(Lane { core, priority }) = Pool::default();
+        }
     }
 }
 
@@ -185,10 +214,10 @@ impl Lease {
         let Lease {
             sender,
             endpoint,
-            core,
+            lane,
             opened,
         } = self;
-        let mut pool = endpoint.pool(core);
+        let mut pool = endpoint.pool(lane);
         if pool.idle.len() >= IDLE_MAX {
             pool.idle.remove(0);
         }

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::cluster::{Cluster, Protocol};
 use super::dial;
-use super::pool::{Endpoint, Lease, Stream};
+use super::pool::{Endpoint, Lane, Lease, Stream};
 use crate::body::{Broken, RequestBody};
 use crate::refusal::Refusal;
 
@@ -32,6 +32,9 @@ pub(crate) enum Failure {
     /// The connection ended before the answer's head.
     #[error("the connection broke")]
     Broken(#[source] hyper::Error),
+    /// The connection ended before the request was sent.
+    #[error("the connection broke before the request was sent")]
+    NotSent(#[source] hyper::Error),
     /// The request was refused before the endpoint worked on it.
     #[error("the endpoint refused the stream")]
     RefusedStream,
@@ -54,7 +57,7 @@ impl Failure {
             Failure::Connect(_) => Refusal::ConnectFailed,
             Failure::ConnectTimeout => Refusal::ConnectTimeout,
             Failure::TryTimeout => Refusal::UpstreamTimeout,
-            Failure::Broken(_) => Refusal::UpstreamReset,
+            Failure::Broken(_) | Failure::NotSent(_) => Refusal::UpstreamReset,
             Failure::RefusedStream => Refusal::UpstreamRefused,
             Failure::Protocol(_) => Refusal::UpstreamProtocol,
             Failure::ClientBody => Refusal::BrokenBody,
@@ -64,10 +67,12 @@ impl Failure {
 
     /// Returns whether the endpoint cannot have seen the request.
     pub(crate) fn unsent(&self) -> bool {
-        matches!(
-            self,
-            Failure::Connect(_) | Failure::ConnectTimeout | Failure::RefusedStream
-        )
+        self.unconnected() || matches!(self, Failure::RefusedStream | Failure::NotSent(_))
+    }
+
+    /// Returns whether there was no connection for the request.
+    pub(crate) fn unconnected(&self) -> bool {
+        matches!(self, Failure::Connect(_) | Failure::ConnectTimeout)
     }
 
     /// Returns whether it tells something about the endpoint, not about the client or our own limits.
@@ -118,13 +123,16 @@ pub(crate) type Answered = (Response<Incoming>, Hold);
 pub(crate) async fn send(
     cluster: &Arc<Cluster>,
     endpoint: &Arc<Endpoint>,
-    core: usize,
+    lane: Lane,
     request: &mut Option<Request<RequestBody>>,
 ) -> Result<Answered, Failure> {
     if cluster.spec.protocol == Protocol::Http2 {
-        return Box::pin(send_http2(cluster, endpoint, core, request)).await;
+        return Box::pin(send_http2(cluster, endpoint, lane, request)).await;
     }
-    if let Some(mut lease) = endpoint.take(core, &cluster.spec, Instant::now()) {
+    // Who waits for a connection comes first.
+    if !cluster.breaker(lane.priority).is_full()
+        && let Some(mut lease) = endpoint.take(lane, &cluster.spec, Instant::now())
+    {
         let answering = begin(request, Spare::Kept, |request| {
             lease.sender.try_send_request(request)
         });
@@ -133,23 +141,25 @@ pub(crate) async fn send(
             Err(error) => failed(error, request)?,
         }
     }
-    let mut lease = Box::pin(dial::http1(cluster, endpoint, core)).await?;
+    let mut lease = Box::pin(dial::http1(cluster, endpoint, lane)).await?;
     let answering = begin(request, Spare::None, |request| {
         lease.sender.try_send_request(request)
     });
     match answering.await {
         Ok(response) => Ok((response, Hold::Http1(lease))),
-        Err(error) => Err(Failure::of(error.into_error())),
+        Err(error) => Err(last(error)),
     }
 }
 
 async fn send_http2(
     cluster: &Arc<Cluster>,
     endpoint: &Arc<Endpoint>,
-    core: usize,
+    lane: Lane,
     request: &mut Option<Request<RequestBody>>,
 ) -> Result<Answered, Failure> {
-    if let Some(mut stream) = endpoint.stream(core, &cluster.spec, Instant::now()) {
+    if !cluster.breaker(lane.priority).is_full()
+        && let Some(mut stream) = endpoint.stream(lane, &cluster.spec, Instant::now())
+    {
         let answering = begin(request, Spare::Kept, |request| {
             stream.sender.try_send_request(request)
         });
@@ -158,13 +168,13 @@ async fn send_http2(
             Err(error) => failed(error, request)?,
         }
     }
-    let mut stream = dial::http2(cluster, endpoint, core).await?;
+    let mut stream = dial::http2(cluster, endpoint, lane).await?;
     let answering = begin(request, Spare::None, |request| {
         stream.sender.try_send_request(request)
     });
     match answering.await {
         Ok(response) => Ok((response, Hold::Http2(stream))),
-        Err(error) => Err(Failure::of(error.into_error())),
+        Err(error) => Err(last(error)),
     }
 }
 
@@ -200,6 +210,15 @@ fn failed(
     match Failure::of(error.into_error()) {
         Failure::Broken(_) if request.is_some() => Ok(()),
         failure => Err(failure),
+    }
+}
+
+/// Returns why there is no answer on a new connection either.
+fn last(mut error: TrySendError<Request<RequestBody>>) -> Failure {
+    let sent = error.take_message().is_none();
+    match Failure::of(error.into_error()) {
+        Failure::Broken(error) if !sent => Failure::NotSent(error),
+        failure => failure,
     }
 }
 

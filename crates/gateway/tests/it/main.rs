@@ -7,6 +7,7 @@ mod http2;
 mod live;
 mod policies;
 mod reasons;
+mod retries;
 mod rig;
 mod routes;
 mod streaming;

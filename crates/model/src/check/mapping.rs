@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use super::{glob, header_name, header_value, policies, regex};
 use crate::mapping::{
-    AddedHeader, CircuitBreaker, LoadBalancer, LoadBalancerPolicy, Mapping, Priority, RegexRewrite,
-    RetryOn, RetryPolicy,
+    AddedHeader, CircuitBreaker, LoadBalancer, LoadBalancerPolicy, Mapping, RegexRewrite,
 };
 use crate::read::{Finding, Written};
+use crate::retry::{RetryOn, RetryPolicy};
 use crate::shape::alternatives;
 use crate::target::Target;
 
@@ -34,6 +34,7 @@ pub(super) fn check(mapping: &Mapping, written: &Written, findings: &mut Vec<Fin
     if let Some(policy) = &mapping.retry_policy {
         retry_policy(policy, "retry_policy", findings);
     }
+    hedge(mapping, findings);
     circuit_breakers(&mapping.circuit_breakers, "circuit_breakers", findings);
     policies::cors(&mapping.cors, findings);
     policies::errors(&mapping.error_response_overrides, findings);
@@ -317,31 +318,106 @@ pub(super) fn load_balancer(balancer: &LoadBalancer, path: &str, findings: &mut 
     findings.push(Finding::error(&format!("{path}.policy"), what));
 }
 
-/// Tells what of a retry policy does nothing yet.
+/// Most tries that may be sent at once.
+const INITIAL_REQUESTS_MAX: u32 = 5;
+
+/// Checks that conditions have what they need, and that numbers make sense.
 pub(super) fn retry_policy(policy: &RetryPolicy, path: &str, findings: &mut Vec<Finding>) {
-    if policy.retry_on == RetryOn::RetriableStatusCodes {
-        let what = "`retriable-status-codes` is accepted, it has no effect yet";
-        findings.push(Finding::warning(&format!("{path}.retry_on"), what));
+    let on = &policy.retry_on.0;
+    let at = |field: &str| format!("{path}.{field}");
+    if on.is_empty() {
+        findings.push(Finding::error(&at("retry_on"), "the list is empty").hint("write `5xx`"));
+    }
+    let mut needed =
+        |condition, field: &str, empty: bool, why: &str| match (on.contains(&condition), empty) {
+            (true, true) => {
+                let what = format!("nothing is tried again{why}");
+                let finding = Finding::warning(&at("retry_on"), what);
+                findings.push(finding.hint(format!("write `{field}: [..]`")));
+            }
+            (false, false) => {
+                let what = format!("`{field}` has no effect without its condition in `retry_on`");
+                findings.push(Finding::warning(&at(field), what));
+            }
+            _ => (),
+        };
+    needed(
+        RetryOn::RetriableStatusCodes,
+        "retriable_status_codes",
+        policy.retriable_status_codes.is_empty(),
+        " for its status, unless a trusted proxy tells which",
+    );
+    needed(
+        RetryOn::RetriableHeaders,
+        "retriable_headers",
+        policy.retriable_headers.is_empty(),
+        " for its headers, unless a trusted proxy tells which",
+    );
+    for (index, status) in policy.retriable_status_codes.iter().enumerate() {
+        if !(100..=599).contains(status) {
+            let what = format!("{status} is no status of an answer");
+            let path = at(&format!("retriable_status_codes[{index}]"));
+            findings.push(Finding::error(&path, what));
+        }
+    }
+    for (index, name) in policy.retriable_headers.iter().enumerate() {
+        header_name(name, &at(&format!("retriable_headers[{index}]")), findings);
+    }
+    if let Some(back_off) = policy.back_off {
+        if back_off.base_interval.is_zero() {
+            let what = "a wait of nothing does not spread the retries";
+            let finding = Finding::error(&at("back_off.base_interval"), what);
+            findings.push(finding.hint("write `25ms`"));
+        } else if back_off.longest() < back_off.base_interval {
+            let what = "the longest wait is shorter than the first one";
+            findings.push(Finding::error(&at("back_off.max_interval"), what));
+        }
+    }
+    if let Some(budget) = policy.budget
+        && !(0.0..=100.0).contains(&budget.budget_percent)
+    {
+        let what = format!("{} is no percentage", budget.budget_percent);
+        findings.push(Finding::error(&at("budget.budget_percent"), what));
     }
 }
 
-/// Tells what of the circuit breakers does nothing yet.
+fn hedge(mapping: &Mapping, findings: &mut Vec<Finding>) {
+    let Some(hedge) = &mapping.hedge else { return };
+    if !(1..=INITIAL_REQUESTS_MAX).contains(&hedge.initial_requests) {
+        let what = format!("{} tries at once are out of range", hedge.initial_requests);
+        let finding = Finding::error("hedge.initial_requests", what);
+        findings.push(finding.hint(format!("use 1 to {INITIAL_REQUESTS_MAX}")));
+    }
+    let limited = mapping.retry_policy.as_ref();
+    if hedge.hedge_on_per_try_timeout
+        && limited.is_some_and(|retry| retry.per_try_timeout.is_none())
+    {
+        let what = "no try is ever too long without `per_try_timeout`";
+        let finding = Finding::warning("hedge.hedge_on_per_try_timeout", what);
+        findings.push(finding.hint("write `retry_policy: { per_try_timeout: 250ms, .. }`"));
+    }
+}
+
+/// Checks that each priority has its limits once.
 pub(super) fn circuit_breakers(
     breakers: &Option<Vec<CircuitBreaker>>,
     path: &str,
     findings: &mut Vec<Finding>,
 ) {
-    for (index, breaker) in breakers.iter().flatten().enumerate() {
-        if breaker.priority != Priority::Default {
-            let what = "breakers of another priority than `default` have no effect yet";
-            findings.push(Finding::warning(&format!("{path}[{index}].priority"), what));
+    let breakers = breakers.as_deref().unwrap_or_default();
+    for (index, breaker) in breakers.iter().enumerate() {
+        let before = &breakers[..index];
+        if before
+            .iter()
+            .any(|other| other.priority == breaker.priority)
+        {
+            let what = "the limits of this priority are written above too, the last ones count";
+            findings.push(Finding::warning(&format!("{path}[{index}]"), what));
         }
-        if breaker.max_pending_requests.is_some() {
-            let what = "`max_pending_requests` is accepted, it has no effect yet";
-            findings.push(Finding::warning(
-                &format!("{path}[{index}].max_pending_requests"),
-                what,
-            ));
+        if breaker.max_connections == Some(0) {
+            let what = "without a connection no request is ever sent";
+            let path = format!("{path}[{index}].max_connections");
+            findings.push(Finding::warning(&path, what));
         }
     }
 }

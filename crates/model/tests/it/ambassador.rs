@@ -70,7 +70,7 @@ fn words_are_compared() {
     mapping(
         "prefix: /\nservice: s\nretry_policy: { retry_on: never }",
         expect![[r#"
-            a.yaml:7:29: error: spec.retry_policy.retry_on: unknown value `never` (known are `5xx`, `gateway-error`, `connect-failure`, `retriable-4xx`, `refused-stream`, `retriable-status-codes`)
+            a.yaml:7:29: error: spec.retry_policy.retry_on: unknown value `never` (known are `5xx`, `gateway-error`, `reset`, `reset-before-request`, `connect-failure`, `retriable-4xx`, `refused-stream`, `retriable-status-codes`, `retriable-headers`, `envoy-ratelimited`, `cancelled`, `deadline-exceeded`, `internal`, `resource-exhausted`, `unavailable`)
         "#]],
     );
 }

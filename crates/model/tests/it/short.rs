@@ -60,7 +60,7 @@ routes:
         expect![[r#"
             a.yaml:3:7: error: routes[0].prefx: unknown field `prefx` (did you mean `prefix`?)
             a.yaml:3:43: error: routes[0].timeout_ms: expected a whole number, not negative, found `soon`
-            a.yaml:3:75: error: routes[0].retry_policy.retry_on: unknown value `500` (known are `5xx`, `gateway-error`, `connect-failure`, `retriable-4xx`, `refused-stream`, `retriable-status-codes`)
+            a.yaml:3:75: error: routes[0].retry_policy.retry_on: unknown value `500` (known are `5xx`, `gateway-error`, `reset`, `reset-before-request`, `connect-failure`, `retriable-4xx`, `refused-stream`, `retriable-status-codes`, `retriable-headers`, `envoy-ratelimited`, `cancelled`, `deadline-exceeded`, `internal`, `resource-exhausted`, `unavailable`)
             a.yaml:3:93: error: routes[0].retry_policy.num_retries: expected a whole number, not negative, found `-1`
             a.yaml:7:29: error: routes[2].redirect_response_code: 305 is no redirect (use 301, 302, 303, 307 or 308)
             a.yaml:8:27: error: routes[2].regex_headers.x-a: this is no regular expression: unclosed group
