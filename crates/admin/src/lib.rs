@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `/ambassador/v0/check_alive` | 200 while the process answers at all |
 //! | `/ambassador/v0/check_ready` | 200 once the first configuration runs and the broker is up, 503 before and while stopping |
-//! | `/metrics` | Prometheus text |
+//! | `/metrics` | our metrics and Envoy's names, in OpenMetrics or Prometheus' text format 0.0.4 as `accept` asks |
 //! | `/nuncio/v0/status` | JSON: addresses, configuration and its problems, topics, groups |
 //! | `/nuncio/v0/explain?method=GET&url=http://host/path&header=name:value` | JSON: the route and why |
 
@@ -15,14 +15,16 @@ use std::io;
 use std::sync::Arc;
 
 use axum::extract::{Query, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use observe::metrics::Metrics;
+use observe::metrics::{Dialect, Metrics, Source};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+
+use process::Process;
 
 /// What the admin API tells about: the running whole.
 pub trait Subject: Send + Sync + 'static {
@@ -69,6 +71,8 @@ pub async fn serve(
     metrics: Metrics,
     stop: CancellationToken,
 ) -> io::Result<()> {
+    let process: Arc<dyn Source> = Arc::new(Process::default());
+    metrics.ask(Arc::downgrade(&process));
     let routes = Router::new()
         .route("/ambassador/v0/check_alive", get(async || "alive\n"))
         .route("/ambassador/v0/check_ready", get(ready))
@@ -95,10 +99,11 @@ async fn ready(State(shared): State<Shared>) -> Response {
     }
 }
 
-async fn metrics_text(State(shared): State<Shared>) -> Response {
-    process::refresh(&shared.metrics);
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], shared.metrics.encode()).into_response()
+async fn metrics_text(State(shared): State<Shared>, headers: HeaderMap) -> Response {
+    let accept = headers.get(header::ACCEPT);
+    let dialect = Dialect::asked(accept.and_then(|accept| accept.to_str().ok()));
+    let kind = [(header::CONTENT_TYPE, dialect.content_type())];
+    (kind, shared.metrics.encode_as(dialect)).into_response()
 }
 
 async fn explain(

@@ -12,6 +12,7 @@ use observe::access::{Line, VIA_UPSTREAM};
 use observe::flags::Flags;
 use tokio::time::Instant;
 
+use crate::backend::Backend;
 use crate::body::Broken;
 use crate::listener::Connection;
 use crate::listener::watch::Handed;
@@ -129,6 +130,11 @@ impl Ticket {
         let told = refusal.told();
         self.told = Some(told);
         self.connection.shared.meters.refused(told.name);
+        if let Some(route) = &self.route
+            && let Backend::Service(cluster) = &route.backend
+        {
+            cluster.meters.failed(refusal);
+        }
     }
 
     /// Returns the short name of the reason why the gateway answers by itself.
@@ -185,12 +191,16 @@ impl Drop for Ticket {
         let now = Instant::now();
         let duration = now.duration_since(self.began);
         self.connection.watch.end(now);
+        let front;
         let meters = match &self.route {
             Some(route) => {
                 route.meters.active.dec();
                 &route.meters
             }
-            None => &self.connection.shared.meters.unrouted,
+            None => {
+                front = self.connection.listener.front.load();
+                &front.meters.unrouted
+            }
         };
         if let Some(status) = self.status {
             meters.ended(status, duration);
@@ -208,11 +218,7 @@ impl Drop for Ticket {
         line.flags = self.flags();
         line.details = self.details();
         line.reason = self.reason().unwrap_or_default();
-        line.route = self
-            .route
-            .as_ref()
-            .map(|route| route.name.clone())
-            .unwrap_or_default();
+        line.route = self.route.as_ref().map(|route| route.name.clone());
         line.upstream = self.upstream.map(|(address, _)| address);
         line.upstream_duration = self.upstream.map(|(_, after)| after);
         line.received_bytes = self.received();
@@ -247,7 +253,7 @@ fn line<B>(connection: &Connection, request: &Request<B>) -> Box<Line> {
         reason: "",
         flags: Flags::NONE,
         details: "",
-        route: String::new(),
+        route: None,
         upstream: None,
         upstream_duration: None,
         received_bytes: 0,

@@ -19,7 +19,7 @@ mod policy;
 mod snapshot;
 mod upstream;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,7 +28,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use model::{Config, Object, Problem, Severity};
 use observe::access::AccessLog;
-use observe::metrics::Metrics;
+use observe::metrics::{Metrics, Source};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -36,7 +36,7 @@ use crate::backend::Handler;
 use crate::core::Core;
 use crate::discovery::{Directory, Teller};
 use crate::listener::{Limits, Listener, tcp};
-use crate::meter::{Meters, RouteMeters};
+use crate::meter::Meters;
 use crate::snapshot::{Clusters, Front, Parts, unbuilt};
 use crate::upstream::cluster::Cluster;
 use crate::upstream::discover::Discovery;
@@ -77,11 +77,9 @@ pub(crate) struct Shared {
 
 /// What changes with each configuration.
 struct Running {
-    metrics: Metrics,
     clusters: Clusters,
     /// By what was asked for, whose port may be 0.
     listeners: BTreeMap<SocketAddr, Arc<Listener>>,
-    routes: BTreeSet<String>,
     stop: CancellationToken,
 }
 
@@ -107,17 +105,17 @@ impl Gateway {
             access: options.access,
             clusters: ArcSwap::default(),
         });
+        let source: Arc<dyn Source> = shared.clone();
+        options.metrics.ask(Arc::downgrade(&source));
         let cores = (0..threads)
             .map(|number| Core::start(number, shared.clone()))
             .collect::<io::Result<Vec<Core>>>()?;
         let directory = Directory::default();
         let discovery = Discovery::new(directory.clone(), cores[0].runtime.clone());
-        let clusters = Clusters::new(threads, options.metrics.clone(), discovery);
+        let clusters = Clusters::new(threads, discovery);
         let running = Running {
-            metrics: options.metrics,
             clusters,
             listeners: BTreeMap::new(),
-            routes: BTreeSet::new(),
             stop: CancellationToken::new(),
         };
         Ok(Gateway {
@@ -149,9 +147,9 @@ impl Gateway {
             config,
             handlers,
             clusters: &mut running.clusters,
-            metrics: &running.metrics,
+            meters: &self.shared.meters,
         };
-        let mut routes = BTreeSet::new();
+        let mut routes = HashSet::new();
         let mut wanted = BTreeMap::new();
         let listeners = wanted_listeners(config, &self.addresses);
         let several = listeners.len() > 1;
@@ -218,10 +216,7 @@ impl Gateway {
         running.clusters.finish();
         self.tell_endpoints(config);
         self.shared.clusters.store(Arc::new(running.clusters.all()));
-        for gone in running.routes.difference(&routes) {
-            RouteMeters::forget(&running.metrics, gone);
-        }
-        running.routes = routes;
+        self.shared.meters.keep_routes(|name| routes.contains(name));
         applied
     }
 

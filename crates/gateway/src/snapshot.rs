@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
-use model::listener::SecurityModel;
+use model::listener::{Layer, Protocol, SecurityModel};
 use model::mapping::Priority;
 use model::module::UnderscoresAction;
 use model::{Config, Listener, Mapping, Module, Object, Origin, Problem, Severity};
@@ -17,7 +17,7 @@ use model::{Config, Listener, Mapping, Module, Object, Origin, Problem, Severity
 use crate::backend::{Backend, Handler};
 use crate::format::Needs;
 use crate::listener::head::HeadLimits;
-use crate::meter::RouteMeters;
+use crate::meter::{FrontMeters, Meters, RouteMeters};
 use crate::policy::HostChange;
 use crate::policy::address::AddressRules;
 use crate::policy::cors::Cors;
@@ -46,6 +46,7 @@ pub(crate) struct Front {
     /// Trusted HTTP hops in front.
     pub(crate) trusted_hops: u32,
     pub(crate) port: u16,
+    pub(crate) meters: Arc<FrontMeters>,
 }
 
 /// What the Module says about every request.
@@ -69,7 +70,7 @@ pub(crate) struct Settings {
 
 /// What happens to the requests of one route.
 pub(crate) struct Route {
-    pub(crate) name: String,
+    pub(crate) name: Arc<str>,
     pub(crate) backend: Backend,
     /// For the whole request, retries and the answer's body included.
     pub(crate) timeout: Option<Duration>,
@@ -105,8 +106,9 @@ impl Route {
     }
 }
 
-/// What the Module says that routes share.
+/// What the routes of a listener share.
 pub(crate) struct Shared {
+    pub(crate) meters: Arc<FrontMeters>,
     pub(crate) cors: Option<Arc<Cors>>,
     pub(crate) errors: Option<Arc<Overrides>>,
 }
@@ -117,7 +119,7 @@ pub(crate) struct Parts<'a> {
     /// In the order of `config.publish`.
     pub(crate) handlers: &'a [Arc<dyn Handler>],
     pub(crate) clusters: &'a mut Clusters,
-    pub(crate) metrics: &'a observe::metrics::Metrics,
+    pub(crate) meters: &'a Meters,
 }
 
 impl Front {
@@ -128,12 +130,14 @@ impl Front {
         port: u16,
     ) -> (Front, Vec<Problem>) {
         let config = parts.config;
+        let meters = parts.meters.front(stats_prefix(listener));
         let (table, mut problems) = match listener {
             Some(listener) => Table::for_listener(config, listener),
             None => Table::build(config),
         };
         let settings = Settings::new(&config.module, &mut problems);
         let shared = Shared {
+            meters: meters.clone(),
             cors: config
                 .module
                 .cors
@@ -148,12 +152,10 @@ impl Front {
                     Target::Mapping(index) => {
                         routes::from_mapping(parts, &shared, &config.mappings[index], &mut problems)
                     }
-                    Target::Publish(index) => routes::from_publish(
-                        parts,
-                        &shared,
-                        &config.publish[index],
-                        &parts.handlers[index],
-                    ),
+                    Target::Publish(index) => {
+                        let handler = &parts.handlers[index];
+                        routes::from_publish(&shared, &config.publish[index], handler)
+                    }
                 })
             })
             .collect();
@@ -167,9 +169,23 @@ impl Front {
             security: listener.map_or(SecurityModel::Xfp, |listener| listener.spec.security_model),
             trusted_hops: listener.map_or(0, |listener| listener.spec.l7_depth),
             port,
+            meters,
         };
         (front, problems)
     }
+}
+
+/// Returns the name of a listener in metrics (Ambassador's defaults).
+fn stats_prefix(listener: Option<&Object<Listener>>) -> &str {
+    let Some(listener) = listener.map(|listener| &listener.spec) else {
+        return "ingress_http";
+    };
+    let tls = match (&listener.protocol_stack, listener.protocol) {
+        (Some(stack), _) => stack.contains(&Layer::Tls),
+        (None, protocol) => matches!(protocol, Some(Protocol::Https | Protocol::HttpsProxy)),
+    };
+    let default = if tls { "ingress_https" } else { "ingress_http" };
+    listener.stats_prefix.as_deref().unwrap_or(default)
 }
 
 impl Settings {

@@ -27,7 +27,7 @@ pub fn waiting(kind: Kind) -> &'static [&'static str] {
             "tlsContext",
             "tlsSecret",
         ],
-        Kind::Listener => &["http2MaxConcurrentStreams", "statsPrefix"],
+        Kind::Listener => &["http2MaxConcurrentStreams"],
         Kind::Module => &[
             "admin_port",
             "allow_chunked_length",

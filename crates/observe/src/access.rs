@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 use std::io::Write;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
@@ -43,8 +44,8 @@ pub struct Line {
     pub flags: Flags,
     /// Envoy's response code details: `via_upstream`, or what happened instead.
     pub details: &'static str,
-    /// The matched route's name; empty when none matched.
-    pub route: String,
+    /// The matched route's name.
+    pub route: Option<Arc<str>>,
     /// The endpoint that answered.
     pub upstream: Option<SocketAddr>,
     /// From the request's start to the first byte of the upstream's answer.
@@ -79,8 +80,8 @@ impl Line {
         if !self.details.is_empty() && self.details != VIA_UPSTREAM {
             text(out, "details", self.details);
         }
-        if !self.route.is_empty() {
-            text(out, "route", &self.route);
+        if let Some(route) = &self.route {
+            text(out, "route", route);
         }
         if let Some(upstream) = self.upstream {
             _ = write!(out, ",\"upstream\":\"{upstream}\"");
@@ -206,7 +207,7 @@ mod tests {
             reason: "",
             flags: Flags::URX.with(Flags::UF),
             details: "direct_response",
-            route: "orders".into(),
+            route: Some("orders".into()),
             upstream: None,
             upstream_duration: None,
             received_bytes: 0,

@@ -1,26 +1,75 @@
-//! Metrics in the Prometheus text format. A handle is resolved once, when configuration is
-//! applied; counting is then one atomic addition.
+//! Metrics in the text formats that Prometheus reads. A handle is resolved once, when configuration is applied; counting
+//! is then one atomic addition.
+//!
+//! Whoever has many things of a kind keeps their numbers himself, as small as he likes, and tells them when asked: a
+//! [`Source`].
 
-use std::collections::HashMap;
+mod buckets;
+mod page;
+
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet, text};
-use prometheus_client::metrics::counter;
-use prometheus_client::metrics::family::{Family, MetricConstructor};
-use prometheus_client::metrics::gauge;
-use prometheus_client::metrics::{MetricType, TypedMetric};
-use prometheus_client::registry::Registry;
-
-type Labels = Vec<(String, String)>;
+pub use buckets::Buckets;
+pub use page::{Dialect, Family, Kind, Page, Sums, labels};
 
 /// A number that only grows.
-pub type Counter = counter::Counter<u64, AtomicU64>;
+#[derive(Debug, Default)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    /// Adds one.
+    pub fn inc(&self) {
+        self.inc_by(1);
+    }
+
+    /// Adds so many.
+    pub fn inc_by(&self, more: u64) {
+        self.0.fetch_add(more, Relaxed);
+    }
+
+    /// Returns the number.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
 
 /// A number that goes up and down.
-pub type Gauge = gauge::Gauge<i64, AtomicI64>;
+#[derive(Debug, Default)]
+pub struct Level(AtomicI64);
+
+impl Level {
+    /// Adds one.
+    pub fn inc(&self) {
+        self.0.fetch_add(1, Relaxed);
+    }
+
+    /// Takes one away.
+    pub fn dec(&self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+
+    /// Becomes this number.
+    pub fn set(&self, value: i64) {
+        self.0.store(value, Relaxed);
+    }
+
+    /// Returns the number.
+    pub fn get(&self) -> i64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// A handle to a number that only grows.
+pub type Counter = Arc<Count>;
+
+/// A handle to a number that goes up and down.
+pub type Gauge = Arc<Level>;
+
+/// A handle to a distribution.
+pub type Histogram = Arc<Buckets>;
 
 /// Upper bounds in seconds for how long requests take: 0.5 ms to 60 s.
 pub const SECONDS: &[f64] = &[
@@ -34,17 +83,28 @@ pub struct Metrics {
     inner: Arc<Mutex<Inner>>,
 }
 
-#[derive(Default)]
-struct Inner {
-    registry: Registry,
-    families: HashMap<String, Kind>,
+/// Somebody who keeps numbers himself and tells them when a scrape asks.
+pub trait Source: Send + Sync {
+    /// Writes the families. No other source may write the same ones.
+    fn tell(&self, page: &mut Page);
 }
 
-#[derive(Clone)]
-enum Kind {
-    Counter(Family<Labels, Counter>),
-    Gauge(Family<Labels, Gauge>),
-    Histogram(Family<Labels, Histogram, Bounds>),
+#[derive(Default)]
+struct Inner {
+    families: BTreeMap<String, Told>,
+    sources: Vec<Weak<dyn Source>>,
+}
+
+struct Told {
+    help: String,
+    members: Members,
+}
+
+/// The members of a family by their labels, as the text has them.
+enum Members {
+    Counters(BTreeMap<Box<str>, Counter>),
+    Gauges(BTreeMap<Box<str>, Gauge>),
+    Histograms(BTreeMap<Box<str>, Histogram>),
 }
 
 impl Metrics {
@@ -53,30 +113,30 @@ impl Metrics {
     ///
     /// # Panics
     /// When the name already belongs to another kind of metric: that is a bug of ours.
-    pub fn counter(&self, name: &str, help: &str, labels: &[(&str, &str)]) -> Counter {
+    pub fn counter(&self, name: &str, help: &str, pairs: &[(&str, &str)]) -> Counter {
         let mut inner = self.lock();
-        let kind = inner.family(name, || Kind::Counter(Family::default()), help);
-        let Kind::Counter(family) = kind else {
+        let empty = || Members::Counters(BTreeMap::new());
+        let Members::Counters(members) = inner.family(name, help, empty) else {
             panic!("metric `{name}` is not a counter")
         };
-        family.get_or_create_owned(&owned(labels))
+        members.entry(labels(pairs).into()).or_default().clone()
     }
 
     /// Returns the gauge of this name and these labels, made at first use.
     ///
     /// # Panics
     /// When the name already belongs to another kind of metric.
-    pub fn gauge(&self, name: &str, help: &str, labels: &[(&str, &str)]) -> Gauge {
+    pub fn gauge(&self, name: &str, help: &str, pairs: &[(&str, &str)]) -> Gauge {
         let mut inner = self.lock();
-        let kind = inner.family(name, || Kind::Gauge(Family::default()), help);
-        let Kind::Gauge(family) = kind else {
+        let empty = || Members::Gauges(BTreeMap::new());
+        let Members::Gauges(members) = inner.family(name, help, empty) else {
             panic!("metric `{name}` is not a gauge")
         };
-        family.get_or_create_owned(&owned(labels))
+        members.entry(labels(pairs).into()).or_default().clone()
     }
 
     /// Returns the histogram of this name and these labels, made at first use with the upper bounds of its buckets
-    /// ([`SECONDS`] for durations). The bounds of the first call hold for the whole name.
+    /// ([`SECONDS`] for durations).
     ///
     /// # Panics
     /// When the name already belongs to another kind of metric.
@@ -84,35 +144,58 @@ impl Metrics {
         &self,
         name: &str,
         help: &str,
-        labels: &[(&str, &str)],
+        pairs: &[(&str, &str)],
         bounds: &'static [f64],
     ) -> Histogram {
         let mut inner = self.lock();
-        let make = || Kind::Histogram(Family::new_with_constructor(Bounds(bounds)));
-        let Kind::Histogram(family) = inner.family(name, make, help) else {
+        let empty = || Members::Histograms(BTreeMap::new());
+        let Members::Histograms(members) = inner.family(name, help, empty) else {
             panic!("metric `{name}` is not a histogram")
         };
-        family.get_or_create_owned(&owned(labels))
+        members
+            .entry(labels(pairs).into())
+            .or_insert_with(|| Arc::new(Buckets::new(bounds)))
+            .clone()
     }
 
     /// Forgets one label set of a metric, so that what no longer exists is no longer reported. Handles that are still
     /// held go on counting unseen.
-    pub fn remove(&self, name: &str, labels: &[(&str, &str)]) {
-        let labels = owned(labels);
-        match self.lock().families.get(name) {
-            Some(Kind::Counter(family)) => _ = family.remove(&labels),
-            Some(Kind::Gauge(family)) => _ = family.remove(&labels),
-            Some(Kind::Histogram(family)) => _ = family.remove(&labels),
-            None => (),
+    pub fn remove(&self, name: &str, pairs: &[(&str, &str)]) {
+        let labels = labels(pairs);
+        let mut inner = self.lock();
+        if let Some(told) = inner.families.get_mut(name) {
+            match &mut told.members {
+                Members::Counters(members) => _ = members.remove(&*labels),
+                Members::Gauges(members) => _ = members.remove(&*labels),
+                Members::Histograms(members) => _ = members.remove(&*labels),
+            }
         }
     }
 
-    /// Returns everything in the OpenMetrics text format, which Prometheus reads.
+    /// Asks somebody at every scrape, for as long as he lives.
+    pub fn ask(&self, source: Weak<dyn Source>) {
+        self.lock().sources.push(source);
+    }
+
+    /// Returns everything in the OpenMetrics text format.
     pub fn encode(&self) -> String {
-        let mut out = String::new();
-        let inner = self.lock();
-        text::encode(&mut out, &inner.registry).expect("writing to a String cannot fail");
-        out
+        self.encode_as(Dialect::OpenMetrics)
+    }
+
+    /// Returns everything in one of the text formats.
+    pub fn encode_as(&self, dialect: Dialect) -> String {
+        let mut page = Page::new(dialect);
+        let mut inner = self.lock();
+        for (name, told) in &inner.families {
+            told.write(name, &mut page);
+        }
+        inner.sources.retain(|source| source.strong_count() > 0);
+        let sources: Vec<_> = inner.sources.iter().filter_map(Weak::upgrade).collect();
+        drop(inner);
+        for source in sources {
+            source.tell(&mut page);
+        }
+        page.finish()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -127,115 +210,49 @@ impl fmt::Debug for Metrics {
 }
 
 impl Inner {
-    fn family(&mut self, name: &str, make: impl FnOnce() -> Kind, help: &str) -> Kind {
-        if let Some(kind) = self.families.get(name) {
-            return kind.clone();
+    fn family(&mut self, name: &str, help: &str, empty: impl FnOnce() -> Members) -> &mut Members {
+        if !self.families.contains_key(name) {
+            let told = Told {
+                help: help.to_owned(),
+                members: empty(),
+            };
+            self.families.insert(name.to_owned(), told);
         }
-        let kind = make();
-        // The registry ends each help text with a full stop of its own.
-        let help = help.trim_end_matches('.');
-        match &kind {
-            Kind::Counter(family) => self.registry.register(name, help, family.clone()),
-            Kind::Gauge(family) => self.registry.register(name, help, family.clone()),
-            Kind::Histogram(family) => self.registry.register(name, help, family.clone()),
+        let told = self.families.get_mut(name).expect("it was just put in");
+        &mut told.members
+    }
+}
+
+impl Told {
+    fn write(&self, name: &str, page: &mut Page) {
+        match &self.members {
+            Members::Counters(members) if !members.is_empty() => {
+                let mut family = page.family(name, Kind::Counter, &self.help);
+                for (labels, counter) in members {
+                    family.value(labels, counter.get());
+                }
+            }
+            Members::Gauges(members) if !members.is_empty() => {
+                let mut family = page.family(name, Kind::Gauge, &self.help);
+                for (labels, gauge) in members {
+                    family.value(labels, gauge.get());
+                }
+            }
+            Members::Histograms(members) if !members.is_empty() => {
+                let mut family = page.family(name, Kind::Histogram, &self.help);
+                for (labels, histogram) in members {
+                    family.buckets(labels, histogram);
+                }
+            }
+            _ => (),
         }
-        self.families.insert(name.to_owned(), kind.clone());
-        kind
-    }
-}
-
-fn owned(labels: &[(&str, &str)]) -> Labels {
-    labels
-        .iter()
-        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
-        .collect()
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Bounds(&'static [f64]);
-
-impl MetricConstructor<Histogram> for Bounds {
-    fn new_metric(&self) -> Histogram {
-        Histogram::new(self.0)
-    }
-}
-
-/// A distribution over fixed buckets, counted with atomics only: no lock on the hot path.
-#[derive(Clone, Debug)]
-pub struct Histogram {
-    inner: Arc<Buckets>,
-}
-
-#[derive(Debug)]
-struct Buckets {
-    bounds: &'static [f64],
-    /// One more than `bounds`: the last counts what lies above them all.
-    counts: Box<[AtomicU64]>,
-    /// The sum of all values in millionths.
-    sum_micro: AtomicU64,
-}
-
-impl Histogram {
-    fn new(bounds: &'static [f64]) -> Self {
-        let counts = (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect();
-        Histogram {
-            inner: Arc::new(Buckets {
-                bounds,
-                counts,
-                sum_micro: AtomicU64::new(0),
-            }),
-        }
-    }
-
-    /// Counts one value, in the unit of the bounds. Negative values count as zero.
-    pub fn observe(&self, value: f64) {
-        let bucket = self.inner.bounds.partition_point(|bound| *bound < value);
-        self.inner.counts[bucket].fetch_add(1, Ordering::Relaxed);
-        self.inner
-            .sum_micro
-            .fetch_add((value.max(0.0) * 1e6) as u64, Ordering::Relaxed);
-    }
-
-    /// Counts one duration in seconds.
-    pub fn record(&self, value: Duration) {
-        self.observe(value.as_secs_f64());
-    }
-
-    /// Returns how many values were counted.
-    pub fn count(&self) -> u64 {
-        self.inner
-            .counts
-            .iter()
-            .map(|count| count.load(Ordering::Relaxed))
-            .sum()
-    }
-}
-
-impl TypedMetric for Histogram {
-    const TYPE: MetricType = MetricType::Histogram;
-}
-
-impl EncodeMetric for Histogram {
-    fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), fmt::Error> {
-        let counts: Vec<u64> = self
-            .inner
-            .counts
-            .iter()
-            .map(|c| c.load(Ordering::Relaxed))
-            .collect();
-        let bounds = self.inner.bounds.iter().copied().chain([f64::INFINITY]);
-        let buckets: Vec<(f64, u64)> = bounds.zip(counts.iter().copied()).collect();
-        let sum = self.inner.sum_micro.load(Ordering::Relaxed) as f64 / 1e6;
-        encoder.encode_histogram::<NoLabelSet>(sum, counts.iter().sum(), &buckets, None)
-    }
-
-    fn metric_type(&self) -> MetricType {
-        Self::TYPE
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -276,5 +293,62 @@ mod tests {
             .inc();
         metrics.remove("nuncio_requests", &[("route", "a")]);
         assert!(!metrics.encode().contains("route=\"a\""));
+    }
+
+    #[test]
+    fn both_formats_tell_the_same_under_the_names_they_want() {
+        struct Envoy(Buckets);
+        impl Source for Envoy {
+            fn tell(&self, page: &mut Page) {
+                let name = labels(&[("envoy_cluster_name", "a\"b")]);
+                page.foreign("envoy_cluster_upstream_rq_xx", Kind::Counter, "Answers.")
+                    .value(&name, 7);
+                let mut sums = Sums::default();
+                sums.add(&self.0);
+                sums.add(&self.0);
+                page.foreign("envoy_cluster_upstream_rq_time", Kind::Histogram, "Time.")
+                    .millis(&name, &sums, &[0.0025]);
+            }
+        }
+        let metrics = Metrics::default();
+        metrics.counter("nuncio_requests", "Requests.", &[]).inc();
+        let envoy = Arc::new(Envoy(Buckets::new(SECONDS)));
+        envoy.0.observe(0.002);
+        let source: Arc<dyn Source> = envoy.clone();
+        metrics.ask(Arc::downgrade(&source));
+        drop(source);
+        let open = metrics.encode_as(Dialect::OpenMetrics);
+        let plain = metrics.encode_as(Dialect::Prometheus);
+        for (text, lines) in [
+            (
+                &open,
+                [
+                    "# TYPE nuncio_requests counter\n",
+                    "# TYPE envoy_cluster_upstream_rq_xx unknown\n",
+                    "rq_time_bucket{envoy_cluster_name=\"a\\\"b\",le=\"5.0\"} 2\n",
+                ],
+            ),
+            (
+                &plain,
+                [
+                    "# TYPE nuncio_requests_total counter\n",
+                    "# TYPE envoy_cluster_upstream_rq_xx counter\n",
+                    "rq_time_bucket{envoy_cluster_name=\"a\\\"b\",le=\"5\"} 2\n",
+                ],
+            ),
+        ] {
+            let both = [
+                "nuncio_requests_total{} 1\n",
+                "envoy_cluster_upstream_rq_xx{envoy_cluster_name=\"a\\\"b\"} 7\n",
+                "envoy_cluster_upstream_rq_time_sum{envoy_cluster_name=\"a\\\"b\"} 4\n",
+            ];
+            for line in lines.into_iter().chain(both) {
+                assert!(text.contains(line), "{line} is missing in\n{text}");
+            }
+            assert!(!text.contains("2.5\""), "{text}");
+        }
+        assert!(open.ends_with("# EOF\n") && !plain.contains("EOF"));
+        drop(envoy);
+        assert!(!metrics.encode().contains("envoy"));
     }
 }

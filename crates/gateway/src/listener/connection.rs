@@ -39,7 +39,9 @@ const GOODBYE: Duration = Duration::from_secs(1);
 
 /// Serves a connection until it ends.
 pub(super) async fn run(mut stream: TcpStream, connection: Arc<Connection>) {
-    connection.shared.meters.connections.inc();
+    let meters = connection.listener.front.load().meters.clone();
+    meters.accepted.inc();
+    meters.connections.inc();
     let head = connection.shared.limits.timeouts.head;
     let first = tokio::select! {
         biased;
@@ -51,7 +53,7 @@ pub(super) async fn run(mut stream: TcpStream, connection: Arc<Connection>) {
         Some((first, true)) => http2(stream, first, &connection).await,
         Some((first, false)) => http1(stream, first, &connection).await,
     }
-    connection.shared.meters.connections.dec();
+    meters.connections.dec();
 }
 
 /// Reads until it is clear whether the client speaks HTTP/2; `None` when it left before.

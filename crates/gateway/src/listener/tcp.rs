@@ -106,7 +106,6 @@ fn begin(
         // The client is gone already.
         return;
     }
-    shared.meters.accepted.inc();
     let peer_text = HeaderValue::try_from(peer.ip().to_canonical().to_string())
         .expect("an address is digits, dots and colons");
     let mut timeouts = shared.limits.timeouts;

@@ -9,9 +9,8 @@ use model::endpoints;
 use model::mapping::DnsType;
 use model::target::Target;
 use model::{Config, Mapping, Object};
-use observe::metrics::Metrics;
 
-use crate::meter::UpstreamMeters;
+use crate::meter::Upstreams;
 use crate::upstream::breaker::{Limits, PRIORITIES};
 use crate::upstream::cluster::{Cluster, Lookup, Protocol, Records, Source, Spec};
 use crate::upstream::discover::Discovery;
@@ -25,17 +24,17 @@ pub(crate) struct Clusters {
     by_spec: HashMap<Spec, Arc<Cluster>>,
     old: HashMap<Spec, Arc<Cluster>>,
     cores: usize,
-    metrics: Metrics,
+    meters: Upstreams,
     discovery: Discovery,
 }
 
 impl Clusters {
-    pub(crate) fn new(cores: usize, metrics: Metrics, discovery: Discovery) -> Self {
+    pub(crate) fn new(cores: usize, discovery: Discovery) -> Self {
         Clusters {
             by_spec: HashMap::new(),
             old: HashMap::new(),
             cores,
-            metrics,
+            meters: Upstreams::default(),
             discovery,
         }
     }
@@ -47,11 +46,9 @@ impl Clusters {
 
     /// Ends it: what it does not use any more is forgotten.
     pub(crate) fn finish(&mut self) {
-        for spec in std::mem::take(&mut self.old).into_keys() {
-            if !self.by_spec.keys().any(|kept| kept.name == spec.name) {
-                UpstreamMeters::forget(&self.metrics, &spec.name);
-            }
-        }
+        self.old.clear();
+        self.meters
+            .keep(self.by_spec.keys().map(|spec| spec.name.as_str()));
         self.discovery.tidy();
     }
 
@@ -71,7 +68,7 @@ impl Clusters {
         let cluster = match self.by_spec.get(&spec).or_else(|| self.old.get(&spec)) {
             Some(cluster) => cluster.clone(),
             None => {
-                let meters = UpstreamMeters::new(&self.metrics, &spec.name);
+                let meters = self.meters.of(&spec.name);
                 let cluster = Arc::new(Cluster::new(spec.clone(), self.cores, meters));
                 self.discovery.follow(&cluster);
                 cluster

@@ -12,7 +12,6 @@ use model::{Mapping, Object, Problem, Publish};
 use super::{NEVER, Parts, Route, Shared, unbuilt, warning};
 use crate::backend::{Backend, Fixed, Handler};
 use crate::format::Needs;
-use crate::meter::RouteMeters;
 use crate::policy::HostChange;
 use crate::policy::cors::Cors;
 use crate::policy::errors::Overrides;
@@ -120,8 +119,10 @@ pub(super) fn from_mapping(
         Some(errors) => Some(Arc::new(Overrides::new(errors, &mut problem))),
         None => shared.errors.clone(),
     };
+    let name: Arc<str> = mapping.full_name().into();
     Route {
-        name: mapping.full_name(),
+        meters: shared.meters.route(&name),
+        name,
         timeout,
         timeout_header: timeout.map(|_| HeaderValue::from(timeout_ms)),
         idle: idle(said.idle_timeout_ms, IDLE),
@@ -139,7 +140,6 @@ pub(super) fn from_mapping(
         response,
         cors,
         errors,
-        meters: RouteMeters::new(parts.metrics, &mapping.full_name()),
         backend,
     }
 }
@@ -168,14 +168,15 @@ fn unavailable(why: &'static str) -> Backend {
 }
 
 pub(super) fn from_publish(
-    parts: &Parts<'_>,
     shared: &Shared,
     publish: &Object<Publish>,
     handler: &Arc<dyn Handler>,
 ) -> Route {
     let timeout = publish.spec.timeout + HANDLER_EXTRA;
+    let name: Arc<str> = publish.full_name().into();
     Route {
-        name: publish.full_name(),
+        meters: shared.meters.route(&name),
+        name,
         backend: Backend::Handler(handler.clone()),
         timeout: Some(timeout),
         timeout_header: None,
@@ -190,6 +191,5 @@ pub(super) fn from_publish(
         cors: shared.cors.clone(),
         needs: needs(&HeaderChanges::default(), shared.errors.as_deref()),
         errors: shared.errors.clone(),
-        meters: RouteMeters::new(parts.metrics, &publish.full_name()),
     }
 }

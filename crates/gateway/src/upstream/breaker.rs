@@ -164,7 +164,6 @@ impl Breaker {
     }
 
     /// Returns how many more fit.
-    #[allow(dead_code, reason = "the diagnostics read it")]
     pub(crate) fn remaining(&self, limited: Limited) -> u64 {
         let (used, most) = match limited {
             Limited::Connections => (&self.connections, self.limits.connections_max),

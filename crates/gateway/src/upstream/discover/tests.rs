@@ -9,7 +9,6 @@ use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfi
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::Name;
 use model::Endpoints;
-use observe::metrics::Metrics;
 use std::time::Duration;
 
 use super::*;
@@ -191,7 +190,7 @@ fn cluster(host: &str, source: Source) -> Arc<Cluster> {
         source,
         ..Spec::plain("shop")
     };
-    let meters = UpstreamMeters::new(&Metrics::default(), "shop");
+    let meters = UpstreamMeters::default();
     Arc::new(Cluster::new(spec, 1, meters))
 }
 

@@ -1,0 +1,147 @@
+//! What is counted about upstreams.
+
+use std::collections::HashMap;
+use std::ops::Deref;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use http::StatusCode;
+use observe::metrics::{Buckets, Count, Level};
+
+use super::LATENCY;
+use super::codes::Codes;
+use crate::refusal::Refusal;
+use crate::upstream::breaker::Limited;
+
+/// Counters of the clusters of one name.
+#[derive(Clone)]
+pub(crate) struct UpstreamMeters(Arc<UpstreamCounts>);
+
+/// The numbers behind [`UpstreamMeters`].
+pub(crate) struct UpstreamCounts {
+    /// The answers that clients got from the upstream.
+    pub(super) codes: Codes,
+    /// The answers that clients got from us because there was none.
+    pub(super) failed: OnceLock<Box<Failed>>,
+    pub(crate) active: Level,
+    pub(crate) connections: Opened,
+    pub(crate) connect_failures: Count,
+    pub(crate) retries: Count,
+    pub(crate) timeouts: Count,
+    pub(super) seconds: Buckets,
+}
+
+/// What is counted once something has failed.
+#[derive(Default)]
+pub(super) struct Failed {
+    pub(super) codes: Codes,
+    pub(super) connect_timeouts: Count,
+    pub(super) overloaded: Count,
+    pub(super) without_endpoint: Count,
+    pub(super) resets: Count,
+    /// By what the limit is of.
+    pub(super) overflows: [Count; Limited::ALL.len()],
+}
+
+/// How many are open now, and how many were opened.
+#[derive(Default)]
+pub(crate) struct Opened {
+    pub(super) now: Level,
+    pub(super) all: Count,
+}
+
+impl Opened {
+    /// One is opened.
+    pub(crate) fn inc(&self) {
+        self.now.inc();
+        self.all.inc();
+    }
+
+    /// One is closed.
+    pub(crate) fn dec(&self) {
+        self.now.dec();
+    }
+}
+
+impl Default for UpstreamMeters {
+    fn default() -> Self {
+        UpstreamMeters(Arc::new(UpstreamCounts {
+            codes: Codes::default(),
+            failed: OnceLock::new(),
+            active: Level::default(),
+            connections: Opened::default(),
+            connect_failures: Count::default(),
+            retries: Count::default(),
+            timeouts: Count::default(),
+            seconds: Buckets::new(LATENCY),
+        }))
+    }
+}
+
+impl Deref for UpstreamMeters {
+    type Target = UpstreamCounts;
+
+    fn deref(&self) -> &UpstreamCounts {
+        &self.0
+    }
+}
+
+impl UpstreamCounts {
+    /// A client gets the upstream's answer.
+    pub(crate) fn answered(&self, status: StatusCode, duration: Duration) {
+        self.codes.count(status);
+        self.seconds.record(duration);
+    }
+
+    /// A client gets our answer instead. What is not the upstream's fault does not count.
+    pub(crate) fn failed(&self, refusal: Refusal) {
+        let failed = || self.failed.get_or_init(Box::default);
+        match refusal {
+            Refusal::NoUpstream => failed().without_endpoint.inc(),
+            Refusal::ConnectFailed | Refusal::UpstreamTimeout => (),
+            Refusal::ConnectTimeout => failed().connect_timeouts.inc(),
+            Refusal::Overloaded => failed().overloaded.inc(),
+            Refusal::UpstreamReset | Refusal::UpstreamRefused | Refusal::UpstreamProtocol => {
+                failed().resets.inc();
+            }
+            _ => return,
+        }
+        failed().codes.count(refusal.status());
+    }
+
+    /// A limit of the circuit breaker is reached.
+    pub(crate) fn overflowed(&self, limited: Limited) {
+        let failed = self.failed.get_or_init(Box::default);
+        failed.overflows[limited as usize].inc();
+    }
+
+    /// Returns whether it was ever asked.
+    pub(super) fn is_used(&self) -> bool {
+        !self.seconds.is_empty()
+            || self.failed.get().is_some()
+            || self.active.get() != 0
+            || self.connections.all.get() > 0
+    }
+}
+
+/// The counters of all upstreams by their names, which several clusters may share.
+#[derive(Default)]
+pub(crate) struct Upstreams(HashMap<Box<str>, UpstreamMeters>);
+
+impl Upstreams {
+    /// Returns the counters of this name, which are the same as long as there is a cluster of it.
+    pub(crate) fn of(&mut self, name: &str) -> UpstreamMeters {
+        if let Some(meters) = self.0.get(name) {
+            return meters.clone();
+        }
+        let meters = UpstreamMeters::default();
+        self.0.insert(name.into(), meters.clone());
+        meters
+    }
+
+    /// Forgets what is gone.
+    pub(crate) fn keep<'n>(&mut self, names: impl Iterator<Item = &'n str>) {
+        let names: std::collections::HashSet<&str> = names.collect();
+        self.0.retain(|name, _| names.contains(&**name));
+    }
+}
