@@ -165,6 +165,11 @@ fn main_road(
     if let Some((status, location)) = found.redirect(&asked) {
         return redirect(status, &location);
     }
+    // Before the peer's address joins those that the proxies in front tell.
+    let client = route
+        .sticky
+        .as_ref()
+        .map(|_| address::remote(connection.peer.ip(), front.trusted_hops, request.headers()));
     let mut deadline = route.timeout.map(|timeout| ticket.began + timeout);
 
     // What it looks like from here on.
@@ -236,11 +241,14 @@ fn main_road(
             if let Some(upgrade) = &upgrade {
                 upgrade.ask(&mut head.headers);
             }
+            let sticky = route.sticky.as_ref().zip(client);
+            let sticky = sticky.map(|(key, client)| key.hash(&head.headers, client));
             Next::Send(proxy::Sending {
                 route: route.clone(),
                 cluster: cluster.clone(),
                 request: Some(Request::from_parts(head, body)),
                 upgrade,
+                sticky,
                 deadline,
                 retry,
                 trying: None,

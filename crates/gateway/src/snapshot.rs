@@ -1,6 +1,7 @@
 //! A configuration, compiled: what one listener serves, ready to be asked by its requests. It never changes; the next
 //! configuration makes another one.
 
+mod care;
 mod clusters;
 mod routes;
 pub(crate) mod unbuilt;
@@ -26,6 +27,7 @@ use crate::policy::headers::HeaderChanges;
 use crate::policy::retry::Retry;
 use crate::route::path::Rules as PathRules;
 use crate::route::{Table, Target};
+use crate::upstream::balance::key::Key;
 
 pub(crate) use clusters::Clusters;
 
@@ -83,6 +85,8 @@ pub(crate) struct Route {
     pub(crate) retry: Option<Arc<Retry>>,
     /// Which limits of the circuit breaker count, and which connections are used.
     pub(crate) priority: Priority,
+    /// What hash policies go by.
+    pub(crate) sticky: Option<Box<Key>>,
     /// Protocols that may be upgraded to, in lower case.
     pub(crate) upgrades: Vec<String>,
     pub(crate) host: HostChange,

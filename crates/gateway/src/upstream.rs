@@ -8,6 +8,8 @@ pub(crate) mod breaker;
 pub(crate) mod cluster;
 pub(crate) mod dial;
 pub(crate) mod discover;
+pub(crate) mod health;
+pub(crate) mod outlier;
 pub(crate) mod pool;
 pub(crate) mod send;
 pub(crate) mod state;

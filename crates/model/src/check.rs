@@ -1,6 +1,7 @@
 //! Does what is written make sense? Each object alone first, then all together.
 
 mod ambassador;
+mod balance;
 mod mapping;
 mod own;
 mod policies;

@@ -1,7 +1,11 @@
 //! Mapping: requests that look like this go to that service.
 
-use std::collections::BTreeMap;
+pub mod balance;
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use balance::{OutlierDetection, SlowStart, TcpHealthCheck, ZonePreference};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -178,9 +182,11 @@ pub struct Mapping {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub health_checks: Vec<HealthCheck>,
 
-    /// In Ambassador's schema but never supported there.
+    /// Puts endpoints that fail aside for a while; the Module's when nothing is said. In Ambassador's schema but never
+    /// supported there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub outlier_detection: Option<String>,
+    #[serde(deserialize_with = "balance::outlier_detection")]
+    pub outlier_detection: Option<OutlierDetection>,
 
     /// How the service's name is looked up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -354,17 +360,31 @@ pub struct LoadBalancer {
     /// The rule.
     pub policy: LoadBalancerPolicy,
 
-    /// Hash by a cookie, which is made when the client has none.
+    /// Hash by a cookie, which is made when the client has none and its `ttl` is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cookie: Option<HashCookie>,
 
-    /// Hash by a header.
+    /// Hash by a header; a request without it goes to an endpoint picked at random.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub header: Option<String>,
 
     /// Hash by the client's address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_ip: Option<bool>,
+
+    /// Gives new endpoints less at first; for `round_robin` and `least_request`. Not in Ambassador.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slow_start: Option<SlowStart>,
+
+    /// Prefers the gateway's own zone, which the Module's `zone` or the variable `NUNCIO_ZONE` tells. Not in
+    /// Ambassador.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone_preference: Option<ZonePreference>,
+
+    /// When less than this percentage of the endpoints is healthy, health is ignored, 0 (never) to 100; 50 when nothing
+    /// is said. Not in Ambassador, which has Envoy's 50.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub healthy_panic_threshold: Option<u32>,
 }
 
 /// The rule by which an endpoint is picked.
@@ -379,6 +399,8 @@ pub enum LoadBalancerPolicy {
     RingHash,
     /// Consistent hashing by table.
     Maglev,
+    /// Any, as often as their weights say. Not in Ambassador.
+    Random,
 }
 
 /// The cookie that keeps a client on its endpoint.
@@ -392,9 +414,12 @@ pub struct HashCookie {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
 
-    /// How long it lives, such as `60s`; a session cookie when nothing is said.
+    /// How long a cookie lives that is made for a client without one, such as `60s`; `0` for as long as the browser
+    /// runs. None is made when nothing is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ttl: Option<String>,
+    #[serde(with = "kit::human::as_duration_option")]
+    #[schemars(with = "Option<String>")]
+    pub ttl: Option<Duration>,
 }
 
 /// An active health check of every endpoint.
@@ -403,11 +428,15 @@ pub struct HashCookie {
 pub struct HealthCheck {
     /// How long an endpoint may take to answer; `3s` when nothing is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub timeout: Option<String>,
+    #[serde(with = "kit::human::as_duration_option")]
+    #[schemars(with = "Option<String>")]
+    pub timeout: Option<Duration>,
 
     /// Time between two checks; `5s` when nothing is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub interval: Option<String>,
+    #[serde(with = "kit::human::as_duration_option")]
+    #[schemars(with = "Option<String>")]
+    pub interval: Option<Duration>,
 
     /// Failures in a row that take an endpoint out; 2 when nothing is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -421,7 +450,7 @@ pub struct HealthCheck {
     pub health_check: HealthCheckKind,
 }
 
-/// What a health check asks; exactly one of both.
+/// What a health check asks; exactly one of them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HealthCheckKind {
@@ -432,6 +461,10 @@ pub struct HealthCheckKind {
     /// The gRPC health service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grpc: Option<GrpcHealthCheck>,
+
+    /// Nothing: that a connection opens is enough. Not in Ambassador.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcp: Option<TcpHealthCheck>,
 }
 
 /// A health check by HTTP.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::mapping::balance::OutlierDetection;
 use crate::mapping::{
     AddedHeader, CircuitBreaker, Cors, ErrorResponseOverride, Label, LoadBalancer,
 };
@@ -124,6 +125,16 @@ pub struct Module {
     /// How one endpoint is picked, where the Mapping does not say it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub load_balancer: Option<LoadBalancer>,
+
+    /// Puts endpoints that fail aside for a while, where the Mapping does not say it. Not in Ambassador.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "crate::mapping::balance::outlier_detection")]
+    pub outlier_detection: Option<OutlierDetection>,
+
+    /// The zone the gateway is in, for `zone_preference`; the variable `NUNCIO_ZONE` when nothing is said. Not in
+    /// Ambassador.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
 
     /// How endpoints are found, where the Mapping does not say it.
     #[serde(skip_serializing_if = "Option::is_none")]

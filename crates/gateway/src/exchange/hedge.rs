@@ -16,7 +16,6 @@ use super::proxy::{Answer, Sending};
 use super::retry::Again;
 use crate::body::RequestBody;
 use crate::policy::retry::Retry;
-use crate::upstream::balance::Choice;
 use crate::upstream::breaker::Retrying;
 use crate::upstream::cluster::Cluster;
 use crate::upstream::pool::Lane;
@@ -118,11 +117,7 @@ impl Sending {
         patient: bool,
         place: Option<Retrying>,
     ) -> Result<(), Failure> {
-        let choice = Choice {
-            tried: &race.tried,
-            ..Choice::default()
-        };
-        let picked = self.cluster.pick(&choice).await?;
+        let picked = self.cluster.pick(&self.choice(&race.tried)).await?;
         race.tried.push(picked.endpoint.address);
         race.retries += u32::from(place.is_some());
         let request = again.next(true).ok_or(Failure::NoEndpoint)?;

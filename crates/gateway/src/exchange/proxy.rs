@@ -1,5 +1,6 @@
 //! Passes a request to an upstream and its answer back: the address upstream, the tries, the time.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -25,10 +26,14 @@ use crate::route::Rewritten;
 use crate::snapshot::{Front, Route};
 use crate::upstream::answer::Streamed;
 use crate::upstream::balance::Choice;
+use crate::upstream::balance::key::Sticky;
 use crate::upstream::cluster::{Cluster, Entered, Outcome, Protocol};
 use crate::upstream::pool::Lane;
 use crate::upstream::send::{self, Answered, Failure, Hold};
 use crate::upstream::state::Picked;
+
+/// Other endpoints that a request goes to when it could not be sent to the first.
+const ELSEWHERE_MAX: usize = 3;
 
 /// What a request is for, here and upstream.
 pub(super) struct Place<'a> {
@@ -128,6 +133,8 @@ pub(super) struct Sending {
     /// Until it is sent.
     pub(super) request: Option<Request<RequestBody>>,
     pub(super) upgrade: Option<Box<Upgrade>>,
+    /// What hash policies go by.
+    pub(super) sticky: Option<Box<Sticky>>,
     pub(super) deadline: Option<Instant>,
     /// Until the tries begin.
     pub(super) retry: Option<Arc<Retry>>,
@@ -220,6 +227,9 @@ impl Sending {
             head.headers
                 .insert(forward::SERVICE_TIME, HeaderValue::from(millis));
         }
+        if let Some(cookie) = self.sticky.as_mut().and_then(|it| it.set_cookie.take()) {
+            head.headers.append(header::SET_COOKIE, cookie);
+        }
         let body = match (self.upgrade.take(), tunnel) {
             (Some(upgrade), Some(tunnel)) => {
                 upgrade.grant(&mut head.headers);
@@ -240,8 +250,50 @@ impl Sending {
         if let Some(retry) = self.retry.take() {
             return Box::pin(self.retried(core, retry)).await;
         }
-        let picked = self.cluster.pick(&Choice::default()).await?;
-        self.once(core, picked).await
+        let picked = self.cluster.pick(&self.choice(&[])).await?;
+        let address = picked.endpoint.address;
+        match self.once(core, picked).await {
+            Err(failure) if self.may_move(&failure) => {
+                let mut tried = vec![address];
+                Box::pin(self.elsewhere(core, &mut tried, failure)).await
+            }
+            tried => tried,
+        }
+    }
+
+    /// Returns whether the request is still here for another endpoint, this one not having seen it.
+    pub(super) fn may_move(&self, failure: &Failure) -> bool {
+        failure.unsent() && self.request.is_some()
+    }
+
+    pub(super) fn choice<'t>(&self, tried: &'t [SocketAddr]) -> Choice<'t> {
+        Choice {
+            hash: self.sticky.as_ref().and_then(|sticky| sticky.hash),
+            tried,
+        }
+    }
+
+    /// Goes to other endpoints with a request that could not be sent: an endpoint that has just closed is no reason to
+    /// fail. This is no retry, since nobody has seen the request.
+    pub(super) async fn elsewhere(
+        &mut self,
+        core: usize,
+        tried: &mut Vec<SocketAddr>,
+        mut failure: Failure,
+    ) -> Result<Answer, Failure> {
+        for _ in 0..ELSEWHERE_MAX {
+            let picked = self.cluster.pick(&self.choice(tried)).await?;
+            let address = picked.endpoint.address;
+            if tried.contains(&address) {
+                break;
+            }
+            tried.push(address);
+            match self.once(core, picked).await {
+                Err(again) if self.may_move(&again) => failure = again,
+                tried => return tried,
+            }
+        }
+        Err(failure)
     }
 
     /// Tries one endpoint, and reports how that ended.

@@ -12,7 +12,6 @@ use observe::flags::Flags;
 use super::proxy::{Answer, Sending};
 use crate::body::{Broken, RequestBody};
 use crate::policy::retry::Retry;
-use crate::upstream::balance::Choice;
 use crate::upstream::breaker::Retrying;
 use crate::upstream::send::{self, Failure};
 
@@ -35,13 +34,16 @@ impl Sending {
         loop {
             let more = retries < retry.retries_max && again.is_repeatable();
             self.request = again.next(more);
-            let choice = Choice {
-                tried: &tried,
-                ..Choice::default()
+            let picked = self.cluster.pick(&self.choice(&tried)).await?;
+            tried.push(picked.endpoint.address);
+            let trying = async {
+                match self.once(core, picked).await {
+                    Err(failure) if self.may_move(&failure) => {
+                        Box::pin(self.elsewhere(core, &mut tried, failure)).await
+                    }
+                    tried => tried,
+                }
             };
-            let picked = self.cluster.pick(&choice).await?;
-            let address = picked.endpoint.address;
-            let trying = self.once(core, picked);
             let answer = match retry.per_try {
                 None => trying.await,
                 Some(limit) => match timeout(limit, trying).await {
@@ -68,7 +70,6 @@ impl Sending {
             drop(answer);
             retries += 1;
             sleep(retry.wait(retries, rand::random())).await;
-            tried.push(address);
         }
     }
 }

@@ -11,7 +11,8 @@ use super::route::FrontMeters;
 use super::{CLASSES, RouteMeters, UpstreamMeters, envoy};
 use crate::Shared;
 use crate::upstream::breaker::Limited;
-use crate::upstream::cluster::Cluster;
+use crate::upstream::cluster::{Cluster, View};
+use crate::upstream::outlier::Reason;
 
 /// One name in metrics, which several clusters may share.
 pub(super) struct Named {
@@ -27,6 +28,7 @@ impl Source for Shared {
         routes(page, &fronts);
         let upstreams = named(&self.clusters.load());
         tell_upstreams(page, &upstreams);
+        endpoints(page, &upstreams);
         envoy::tell(page, &fronts, &upstreams);
     }
 }
@@ -193,5 +195,61 @@ fn tell_upstreams(page: &mut Page, upstreams: &[Named]) {
     );
     for (upstream, named) in &used {
         seconds.buckets(upstream, &named.meters.seconds);
+    }
+}
+
+/// Writes how endpoints fare, where somebody looks after them or there is more than one.
+fn endpoints(page: &mut Page, upstreams: &[Named]) {
+    let mut states = page.family(
+        "nuncio_upstream_endpoints",
+        Kind::Gauge,
+        "Endpoints of an upstream, by their state.",
+    );
+    for named in upstreams {
+        let views = named.clusters.iter().flat_map(|cluster| cluster.view());
+        let views: Vec<View> = views.collect();
+        if views.len() < 2 && named.meters.cared.get().is_none() {
+            continue;
+        }
+        let mut state = |name, is: &dyn Fn(&View) -> bool| {
+            let labels = labels(&[("upstream", &named.name), ("state", name)]);
+            states.value(&labels, views.iter().filter(|view| is(view)).count());
+        };
+        state("healthy", &|view| view.healthy && !view.ejected);
+        state("unhealthy", &|view| !view.healthy);
+        state("ejected", &|view| view.healthy && view.ejected);
+    }
+    let cared = || {
+        upstreams.iter().filter_map(|named| {
+            let labels = labels(&[("upstream", &named.name)]);
+            Some((labels, named.meters.cared.get()?))
+        })
+    };
+    let mut checks = page.family(
+        "nuncio_upstream_health_checks",
+        Kind::Counter,
+        "Health checks of an upstream's endpoints.",
+    );
+    for (upstream, cared) in cared() {
+        checks.value(&upstream, cared.health_checks.get());
+    }
+    let mut failures = page.family(
+        "nuncio_upstream_health_check_failures",
+        Kind::Counter,
+        "Health checks of an upstream's endpoints that failed.",
+    );
+    for (upstream, cared) in cared() {
+        failures.value(&upstream, cared.health_check_failures.get());
+    }
+    let mut ejections = page.family(
+        "nuncio_upstream_ejections",
+        Kind::Counter,
+        "Endpoints put aside by outlier detection, by the reason.",
+    );
+    for (upstream, cared) in cared() {
+        for reason in Reason::ALL {
+            let labels = format!("{upstream},reason=\"{}\"", reason.name());
+            ejections.value(&labels, cared.ejections[reason as usize].get());
+        }
     }
 }

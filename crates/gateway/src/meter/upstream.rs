@@ -12,6 +12,7 @@ use super::LATENCY;
 use super::codes::Codes;
 use crate::refusal::Refusal;
 use crate::upstream::breaker::Limited;
+use crate::upstream::outlier::Reason;
 
 /// Counters of the clusters of one name.
 #[derive(Clone)]
@@ -29,6 +30,16 @@ pub(crate) struct UpstreamCounts {
     pub(crate) retries: Count,
     pub(crate) timeouts: Count,
     pub(super) seconds: Buckets,
+    pub(super) cared: OnceLock<Box<Cared>>,
+}
+
+/// What is counted where endpoints are looked after.
+#[derive(Default)]
+pub(crate) struct Cared {
+    pub(crate) health_checks: Count,
+    pub(crate) health_check_failures: Count,
+    /// By the reason.
+    pub(super) ejections: [Count; Reason::ALL.len()],
 }
 
 /// What is counted once something has failed.
@@ -74,6 +85,7 @@ impl Default for UpstreamMeters {
             retries: Count::default(),
             timeouts: Count::default(),
             seconds: Buckets::new(LATENCY),
+            cared: OnceLock::new(),
         }))
     }
 }
@@ -113,6 +125,16 @@ impl UpstreamCounts {
     pub(crate) fn overflowed(&self, limited: Limited) {
         let failed = self.failed.get_or_init(Box::default);
         failed.overflows[limited as usize].inc();
+    }
+
+    /// Returns the counters of those who look after endpoints.
+    pub(crate) fn cared(&self) -> &Cared {
+        self.cared.get_or_init(Box::default)
+    }
+
+    /// An endpoint is put aside.
+    pub(crate) fn ejected(&self, reason: Reason) {
+        self.cared().ejections[reason as usize].inc();
     }
 
     /// Returns whether it was ever asked.

@@ -10,11 +10,15 @@ use model::mapping::DnsType;
 use model::target::Target;
 use model::{Config, Mapping, Object};
 
+use super::care;
 use crate::meter::Upstreams;
 use crate::upstream::breaker::{Limits, PRIORITIES};
 use crate::upstream::cluster::{Cluster, Lookup, Protocol, Records, Source, Spec};
 use crate::upstream::discover::Discovery;
+use crate::upstream::{health, outlier};
 
+/// The core whose runtime looks after the clusters.
+const CARE_CORE: usize = 0;
 const CONNECT_MAX: Duration = Duration::from_secs(3);
 /// Envoy's default.
 const IDLE_MAX: Duration = Duration::from_secs(3600);
@@ -71,6 +75,9 @@ impl Clusters {
                 let meters = self.meters.of(&spec.name);
                 let cluster = Arc::new(Cluster::new(spec.clone(), self.cores, meters));
                 self.discovery.follow(&cluster);
+                let _runtime = self.discovery.runtime.enter();
+                health::keep(&cluster, CARE_CORE);
+                outlier::watch::keep(&cluster);
                 cluster
             }
         };
@@ -129,6 +136,7 @@ fn spec(config: &Config, mapping: &Object<Mapping>, target: &Target) -> Spec {
         .filter(|age| !age.is_zero()),
         limits: limits(said, config),
         tag: said.cluster_tag.clone(),
+        care: care::of(config, said),
     }
 }
 

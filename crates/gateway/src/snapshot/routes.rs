@@ -18,6 +18,7 @@ use crate::policy::errors::Overrides;
 use crate::policy::headers::HeaderChanges;
 use crate::policy::retry::Retry;
 use crate::refusal::Refusal;
+use crate::upstream::balance::key::Key;
 
 const TIMEOUT_MS: u64 = 3000;
 /// Between two bytes of a body.
@@ -133,6 +134,11 @@ pub(super) fn from_mapping(
         )
         .map(Arc::new),
         priority: said.priority,
+        sticky: said
+            .load_balancer
+            .as_ref()
+            .or(module.load_balancer.as_ref())
+            .and_then(Key::of),
         upgrades,
         host,
         request,
@@ -184,6 +190,7 @@ pub(super) fn from_publish(
         tunnel_idle: TUNNEL_IDLE,
         retry: None,
         priority: Priority::Default,
+        sticky: None,
         upgrades: Vec::new(),
         host: HostChange::Keep,
         request: HeaderChanges::default(),

@@ -1,29 +1,20 @@
 //! What can be written and does nothing yet. Silence would be worse than a warning.
 
 use model::listener::{Layer, Protocol};
-use model::mapping::LoadBalancerPolicy;
 use model::{Listener, Mapping, Module};
 
 /// Returns the fields of a Mapping that are taken and not acted on.
 pub(super) fn mapping(said: &Mapping) -> Vec<&'static str> {
-    let policy = said.load_balancer.as_ref().map(|balancer| balancer.policy);
     collect([
         (said.shadow, "shadow"),
         (!said.labels.is_empty(), "labels"),
-        (!said.health_checks.is_empty(), "health_checks"),
         (said.keepalive.is_some(), "keepalive"),
         (said.tls.is_some(), "tls"),
-        (said.outlier_detection.is_some(), "outlier_detection"),
-        (
-            policy.is_some_and(|policy| policy != LoadBalancerPolicy::RoundRobin),
-            "load_balancer",
-        ),
     ])
 }
 
 /// Returns the fields of the Module that are taken and not acted on by the gateway.
 pub(super) fn module(said: &Module) -> Vec<&'static str> {
-    let policy = said.load_balancer.as_ref().map(|balancer| balancer.policy);
     collect([
         (said.use_proxy_proto, "use_proxy_proto"),
         (said.keepalive.is_some(), "keepalive"),
@@ -31,10 +22,6 @@ pub(super) fn module(said: &Module) -> Vec<&'static str> {
         (
             said.header_case_overrides.is_some(),
             "header_case_overrides",
-        ),
-        (
-            policy.is_some_and(|policy| policy != LoadBalancerPolicy::RoundRobin),
-            "load_balancer",
         ),
         (said.buffer.is_some(), "buffer"),
         (said.gzip.is_some(), "gzip"),

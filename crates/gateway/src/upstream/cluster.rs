@@ -11,8 +11,10 @@ use http::StatusCode;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
-use super::balance::{Choice, Set, Slot};
+use super::balance::{Balance, Choice, Set, Slot};
 use super::breaker::{Breaker, Limited, Limits, PRIORITIES, Priority};
+use super::health::Check;
+use super::outlier::{self, Verdict, watch::Watch};
 use super::pool::Endpoint;
 use super::send::Failure;
 use super::state::Picked;
@@ -38,6 +40,15 @@ pub(crate) struct Spec {
     pub(crate) age_max: Option<Duration>,
     pub(crate) limits: [Limits; PRIORITIES],
     pub(crate) tag: Option<String>,
+    pub(crate) care: Arc<Care>,
+}
+
+/// How endpoints are picked, looked after and put aside.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Care {
+    pub(crate) balance: Balance,
+    pub(crate) checks: Vec<Check>,
+    pub(crate) outlier: Option<outlier::Limits>,
 }
 
 #[cfg(test)]
@@ -55,6 +66,7 @@ impl Spec {
             age_max: None,
             limits: Default::default(),
             tag: None,
+            care: Arc::default(),
         }
     }
 }
@@ -151,7 +163,6 @@ pub(crate) struct View {
 
 /// How a try ended.
 #[derive(Debug, Clone, Copy)]
-#[allow(dead_code, reason = "outlier detection goes by the status")]
 pub(crate) enum Outcome<'a> {
     /// The endpoint answered.
     Answered(StatusCode),
@@ -164,6 +175,9 @@ pub(crate) struct Cluster {
     pub(crate) spec: Spec,
     pub(crate) meters: UpstreamMeters,
     breakers: [Breaker; PRIORITIES],
+    pub(super) outlier: Option<Watch>,
+    /// Wakes those who follow the endpoints.
+    pub(super) moved: Arc<Notify>,
     cores: usize,
     endpoints: ArcSwap<Set>,
     /// Held while another set is made out of the present one.
@@ -178,6 +192,8 @@ impl Cluster {
     pub(crate) fn new(spec: Spec, cores: usize, meters: UpstreamMeters) -> Self {
         Cluster {
             breakers: spec.limits.map(Breaker::new),
+            outlier: spec.care.outlier.clone().map(Watch::new),
+            moved: Arc::default(),
             spec,
             meters,
             cores,
@@ -207,7 +223,7 @@ impl Cluster {
             }
             let endpoint = match known.get(&member.address) {
                 Some(endpoint) if endpoint.hostname == member.hostname => (*endpoint).clone(),
-                _ => Arc::new(Endpoint::new(&member, self.cores)),
+                _ => self.join(&member),
             };
             endpoint.state.set_ready(member.healthy);
             slots.push(Slot {
@@ -220,7 +236,7 @@ impl Cluster {
             .iter()
             .map(|slot| Arc::as_ptr(&slot.endpoint))
             .collect();
-        self.endpoints.store(Arc::new(Set::build(slots)));
+        self.store(slots);
         for slot in &old.slots {
             if !kept.contains(&Arc::as_ptr(&slot.endpoint)) {
                 slot.endpoint.state.leave();
@@ -230,6 +246,28 @@ impl Cluster {
             }
         }
         self.keep_addresses();
+        self.moved.notify_one();
+    }
+
+    fn join(&self, member: &Member) -> Arc<Endpoint> {
+        let endpoint = Endpoint::new(member, self.cores);
+        if !self.spec.care.checks.is_empty() {
+            // Not before it has passed.
+            endpoint.state.set_checked(false);
+        }
+        Arc::new(endpoint)
+    }
+
+    /// Makes another set, an endpoint's state having changed.
+    pub(super) fn rebuild(&self) {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let slots = self.endpoints.load().slots.clone();
+        self.store(slots);
+    }
+
+    fn store(&self, slots: Vec<Slot>) {
+        let set = Set::build(slots, &self.spec.care.balance);
+        self.endpoints.store(Arc::new(set));
     }
 
     /// Goes on with the addresses as they are, which may be none.
@@ -279,10 +317,20 @@ impl Cluster {
 
     /// Takes note of how a try ended; every try is reported once.
     pub(crate) fn report(&self, endpoint: &Endpoint, outcome: Outcome<'_>) {
-        if let Outcome::Failed(failure) = outcome
-            && failure.is_upstreams()
-        {
-            endpoint.state.erred(failure.to_string());
+        let verdict = match outcome {
+            Outcome::Answered(status) => match status.as_u16() {
+                502..=504 => Verdict::GatewayFailure,
+                500.. => Verdict::ServerError,
+                _ => Verdict::Success,
+            },
+            Outcome::Failed(failure) if failure.is_upstreams() => {
+                endpoint.state.erred(failure.to_string());
+                Verdict::LocalOrigin
+            }
+            Outcome::Failed(_) => return,
+        };
+        if let Some(outlier) = &self.outlier {
+            outlier.count(self, endpoint, verdict);
         }
     }
 
@@ -327,6 +375,13 @@ impl Cluster {
             priority,
             picked: None,
         })
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // Who looks after the endpoints ends too.
+        self.moved.notify_one();
     }
 }
 

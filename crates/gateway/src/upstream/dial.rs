@@ -88,6 +88,11 @@ pub(super) async fn http2(
     Ok(endpoint.share(lane, sender))
 }
 
+/// Opens a connection and closes it again.
+pub(super) async fn opens(cluster: &Arc<Cluster>, endpoint: &Arc<Endpoint>) -> Result<(), Failure> {
+    connect(cluster, endpoint).await.map(drop)
+}
+
 async fn connect(
     cluster: &Arc<Cluster>,
     endpoint: &Endpoint,

@@ -19,7 +19,7 @@ use crate::discovery::Directory;
 pub(crate) struct Discovery {
     directory: Directory,
     names: Arc<Names>,
-    runtime: Handle,
+    pub(crate) runtime: Handle,
 }
 
 impl Discovery {

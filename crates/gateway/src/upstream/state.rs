@@ -5,15 +5,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::time::Instant;
 
+use super::outlier::watch::Counts;
 use super::pool::Endpoint;
 
 /// Discovery says that it must not be used.
 const UNREADY: u8 = 1;
 /// Its health checks fail, or none has passed yet.
-#[allow(dead_code, reason = "health checks set it")]
 const UNHEALTHY: u8 = 2;
 /// Outlier detection has put it aside.
-#[allow(dead_code, reason = "outlier detection sets it")]
 const EJECTED: u8 = 4;
 /// It is no endpoint of the cluster any more.
 const GONE: u8 = 8;
@@ -25,9 +24,11 @@ pub(crate) struct State {
     flags: AtomicU8,
     /// Requests under way, counted where there are several endpoints.
     active: AtomicU64,
-    /// When it last began to be healthy.
+    /// When it last began to be usable.
     since: Mutex<Instant>,
     last_error: Mutex<Option<String>>,
+    /// What outlier detection counts.
+    pub(super) counts: Counts,
 }
 
 impl Default for State {
@@ -37,6 +38,7 @@ impl Default for State {
             active: AtomicU64::new(0),
             since: Mutex::new(Instant::now()),
             last_error: Mutex::new(None),
+            counts: Counts::default(),
         }
     }
 }
@@ -65,8 +67,22 @@ impl State {
         self.set(UNREADY, !ready)
     }
 
+    /// Takes the health checks' word.
+    pub(super) fn set_checked(&self, healthy: bool) -> bool {
+        self.set(UNHEALTHY, !healthy)
+    }
+
+    pub(super) fn set_ejected(&self, ejected: bool) -> bool {
+        self.set(EJECTED, ejected)
+    }
+
     pub(super) fn leave(&self) {
         self.set(GONE, true);
+    }
+
+    /// Returns when it last began to be usable.
+    pub(super) fn since(&self) -> Instant {
+        *self.since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn set(&self, flag: u8, on: bool) -> bool {
@@ -76,9 +92,13 @@ impl State {
         };
         let changed = (before & flag != 0) != on;
         if changed && !on && before & !flag == 0 {
-            *self.since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+            self.set_since(Instant::now());
         }
         changed
+    }
+
+    pub(super) fn set_since(&self, since: Instant) {
+        *self.since.lock().unwrap_or_else(PoisonError::into_inner) = since;
     }
 
     /// Returns how many requests are under way, where that is counted.

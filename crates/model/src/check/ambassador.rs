@@ -1,6 +1,6 @@
 //! Checks of one Host, Listener or Module.
 
-use super::{glob, header_name, mapping, policies};
+use super::{balance, glob, header_name, mapping, policies};
 use crate::host::Host;
 use crate::listener::{Layer, Listener, Protocol};
 use crate::module::Module;
@@ -99,7 +99,10 @@ pub(super) fn module(module: &Module, findings: &mut Vec<Finding>) {
         super::header_value(name, "server_name", findings);
     }
     if let Some(balancer) = &module.load_balancer {
-        mapping::load_balancer(balancer, "load_balancer", findings);
+        balance::load_balancer(balancer, "load_balancer", findings);
+    }
+    if let Some(outlier) = &module.outlier_detection {
+        balance::outlier_detection(outlier, findings);
     }
     if let Some(policy) = &module.retry_policy {
         mapping::retry_policy(policy, "retry_policy", findings);

@@ -2,10 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{glob, header_name, header_value, policies, regex};
-use crate::mapping::{
-    AddedHeader, CircuitBreaker, LoadBalancer, LoadBalancerPolicy, Mapping, RegexRewrite,
-};
+use super::{balance, glob, header_name, header_value, policies, regex};
+use crate::mapping::{AddedHeader, CircuitBreaker, Mapping, RegexRewrite};
 use crate::read::{Finding, Written};
 use crate::retry::{RetryOn, RetryPolicy};
 use crate::shape::alternatives;
@@ -29,7 +27,11 @@ pub(super) fn check(mapping: &Mapping, written: &Written, findings: &mut Vec<Fin
         ));
     }
     if let Some(policy) = &mapping.load_balancer {
-        load_balancer(policy, "load_balancer", findings);
+        balance::load_balancer(policy, "load_balancer", findings);
+    }
+    balance::health_checks(&mapping.health_checks, findings);
+    if let Some(outlier) = &mapping.outlier_detection {
+        balance::outlier_detection(outlier, findings);
     }
     if let Some(policy) = &mapping.retry_policy {
         retry_policy(policy, "retry_policy", findings);
@@ -292,30 +294,6 @@ pub(super) fn added(
         header_value(&header.value, &path, findings);
         super::format(&header.value, &path, findings);
     }
-}
-
-/// Checks that a policy has the key it needs, and no other.
-pub(super) fn load_balancer(balancer: &LoadBalancer, path: &str, findings: &mut Vec<Finding>) {
-    let keys = [
-        balancer.cookie.is_some(),
-        balancer.header.is_some(),
-        balancer.source_ip == Some(true),
-    ];
-    let keys = keys.iter().filter(|there| **there).count();
-    let what = match balancer.policy {
-        LoadBalancerPolicy::RoundRobin | LoadBalancerPolicy::LeastRequest if keys > 0 => {
-            "this policy takes none of `cookie`, `header` and `source_ip`"
-        }
-        LoadBalancerPolicy::RingHash | LoadBalancerPolicy::Maglev if keys != 1 => {
-            "this policy needs exactly one of `cookie`, `header` and `source_ip`"
-        }
-        LoadBalancerPolicy::RoundRobin => return,
-        _ => {
-            let what = "this policy has no effect yet, endpoints are used one after the other";
-            return findings.push(Finding::warning(&format!("{path}.policy"), what));
-        }
-    };
-    findings.push(Finding::error(&format!("{path}.policy"), what));
 }
 
 /// Most tries that may be sent at once.

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::{Draft, Id, Kind, Reader, Spec};
-use crate::{Host, Mapping};
 use crate::publish::Route;
 use crate::shape::{alternatives, nearest};
 use crate::target::Target;
 use crate::tree::{Node, Place};
+use crate::{Host, Mapping};
 
 /// The keys of the short spelling.
 pub(crate) const SECTIONS: [&str; 9] = [

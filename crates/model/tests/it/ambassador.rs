@@ -304,8 +304,90 @@ fn balancers_need_their_key() {
     mapping(
         &with("{ policy: rr }"),
         expect![[r#"
-        a.yaml:7:28: error: spec.load_balancer.policy: unknown value `rr` (known are `round_robin`, `least_request`, `ring_hash`, `maglev`)
+        a.yaml:7:28: error: spec.load_balancer.policy: unknown value `rr` (known are `round_robin`, `least_request`, `ring_hash`, `maglev`, `random`)
     "#]],
+    );
+}
+
+#[test]
+fn extensions_of_balancers_have_bounds() {
+    let with = |more: &str| format!("prefix: /\nservice: s\nload_balancer: {{ {more} }}");
+    mapping(
+        &with(
+            "policy: least_request, slow_start: { window: 30s, aggression: 1.5, min_weight_percent: 5 }, \
+             zone_preference: {}, healthy_panic_threshold: 0",
+        ),
+        expect![""],
+    );
+    mapping(
+        &with(
+            "policy: maglev, cookie: { name: 'a b', path: 'x;y', ttl: 60s }, slow_start: { window: 0, aggression: 11 }, \
+             healthy_panic_threshold: 101, zone_preference: { min_healthy_percent: 0 }",
+        ),
+        expect![[r#"
+            a.yaml:7:52: error: spec.load_balancer.cookie.name: `a b` cannot be the name of a cookie
+            a.yaml:7:65: error: spec.load_balancer.cookie.path: `x;y` cannot be the path of a cookie
+            a.yaml:7:96: error: spec.load_balancer.slow_start: only `round_robin` and `least_request` can start slowly
+            a.yaml:7:106: error: spec.load_balancer.slow_start.window: a window of zero starts at once (write `30s`)
+            a.yaml:7:121: error: spec.load_balancer.slow_start.aggression: the aggression is out of range (use 0.1 to 10)
+            a.yaml:7:152: error: spec.load_balancer.healthy_panic_threshold: 101 is out of range (use 0 to 100)
+            a.yaml:7:197: error: spec.load_balancer.zone_preference.min_healthy_percent: 0 is out of range (use 1 to 100)
+        "#]],
+    );
+}
+
+#[test]
+fn health_checks_ask_one_thing() {
+    let with = |check: &str| format!("prefix: /\nservice: s\nhealth_checks: [{{ {check} }}]");
+    for good in [
+        "health_check: { http: { path: /healthz, expected_statuses: [{ min: 200, max: 299 }] } }, timeout: 1s",
+        "health_check: { grpc: { upstream_name: shop, authority: 'shop:80' } }, interval: 500ms",
+        "health_check: { tcp: {} }, unhealthy_threshold: 1, healthy_threshold: 3",
+    ] {
+        mapping(&with(good), expect![""]);
+    }
+    mapping(
+        &with(
+            "health_check: { tcp: {}, http: { path: healthz, expected_statuses: [{ min: 300, max: 200 }] } }, \
+             interval: 1ms, timeout: 0, healthy_threshold: 0",
+        ),
+        expect![[r#"
+            a.yaml:7:35: error: spec.health_checks[0].health_check: a health check has exactly one of `http`, `grpc` and `tcp`
+            a.yaml:7:60: error: spec.health_checks[0].health_check.http.path: `healthz` is no path (write `/healthz`)
+            a.yaml:7:89: error: spec.health_checks[0].health_check.http.expected_statuses[0]: this is no range of statuses (write `{ min: 200, max: 299 }`)
+            a.yaml:7:128: error: spec.health_checks[0].interval: checks more often than every 10ms are refused (write `5s`)
+            a.yaml:7:142: error: spec.health_checks[0].timeout: nobody answers in no time (write `3s`)
+            a.yaml:7:164: error: spec.health_checks[0].healthy_threshold: 0 is out of range (use 1 or more)
+        "#]],
+    );
+}
+
+#[test]
+fn outlier_detection_is_an_object_or_its_text() {
+    let with = |said: &str| format!("prefix: /\nservice: s\noutlier_detection: {said}");
+    mapping(&with("{ consecutive_5xx: 3, interval: 1s }"), expect![""]);
+    mapping(&with("'{ \"consecutive_5xx\": 3 }'"), expect![""]);
+    mapping(&with("'consecutive_5xx: 3'"), expect![""]);
+    mapping(
+        &with("'yes please'"),
+        expect![[r#"
+        a.yaml:7:22: error: spec.outlier_detection: this text is no outlier detection; write a map such as `{ consecutive_5xx: 5, base_ejection_time: 30s }`
+    "#]],
+    );
+    mapping(
+        &with(
+            "{ consecutive_5x: 3, max_ejection_percent: 200, base_ejection_time: 9s, max_ejection_time: 8s }",
+        ),
+        expect![[r#"
+            a.yaml:7:24: error: spec.outlier_detection.consecutive_5x: unknown field `consecutive_5x` (did you mean `consecutive_5xx`?)
+        "#]],
+    );
+    mapping(
+        &with("{ max_ejection_percent: 200, base_ejection_time: 9s, max_ejection_time: 8s }"),
+        expect![[r#"
+            a.yaml:7:46: error: spec.outlier_detection.max_ejection_percent: 200 is out of range (use 0 to 100)
+            a.yaml:7:94: error: spec.outlier_detection.max_ejection_time: `max_ejection_time` is shorter than `base_ejection_time`
+        "#]],
     );
 }
 
