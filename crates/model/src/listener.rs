@@ -1,5 +1,7 @@
 //! Listener: a port, what is spoken there, and which Hosts it serves.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -118,6 +120,21 @@ pub struct HostBinding {
     /// By the Hosts' labels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<Selector>,
+}
+
+impl HostBinding {
+    /// Returns whether a Listener of the namespace `own` serves the Host with this namespace and these labels.
+    pub fn takes(&self, own: &str, namespace: &str, labels: &BTreeMap<String, String>) -> bool {
+        let namespace = match (&self.namespace, &self.selector) {
+            (Some(binding), _) => match binding.from {
+                NamespaceFrom::All => true,
+                NamespaceFrom::Own => namespace == own,
+            },
+            (None, selector) => selector.is_some(),
+        };
+        let selected = self.selector.as_ref();
+        namespace && selected.is_none_or(|selector| selector.matches(labels))
+    }
 }
 
 /// From which namespaces a Listener takes Hosts.

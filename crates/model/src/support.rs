@@ -78,7 +78,9 @@ pub(crate) fn findings(kind: Kind, spec: &Node) -> Vec<Finding> {
             }
             found.is_some()
         });
-        let says_nothing = node.is_null() || node.bool() == Some(false);
+        // `acmeProvider: { authority: none }` asks for nothing.
+        let none = node.get("authority").and_then(Node::text) == Some("none");
+        let says_nothing = node.is_null() || node.bool() == Some(false) || none;
         let empty = matches!(&node.value, Value::List(items) if items.is_empty());
         if whole && !says_nothing && !empty {
             findings.push(Finding::warning(

@@ -3,23 +3,35 @@
 //! Each case is written as Ambassador's users write it: Kubernetes objects in YAML, one Host `*` with Route unless the case says
 //! otherwise. The upstreams answer with what they saw.
 
+mod addresses;
+mod complaints;
+mod cors;
+mod errors;
+mod example;
+mod groups;
 mod headers;
 mod hosts;
 mod limits;
+mod listeners;
 mod matches;
+mod order;
 mod paths;
 mod redirects;
 mod timeouts;
 mod upgrade;
+mod v2;
 mod weights;
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::process::Command;
 
 use expect_test::Expect;
 use serde_json::Value;
 use testkit::{
     echo::Echo,
     nuncio::{Nuncio, Setup},
+    port,
     raw::{self, Response},
 };
 
@@ -30,6 +42,8 @@ const HOST: &str = "Host all: { hostname: '*', requestPolicy: { insecure: { acti
 struct Rig {
     nuncio: Nuncio,
     upstreams: Vec<Echo>,
+    /// Where Listeners may listen.
+    ports: Vec<SocketAddr>,
 }
 
 impl Rig {
@@ -45,26 +59,79 @@ impl Rig {
     /// Like [`Rig::start`], without the usual Host.
     #[track_caller]
     fn start_bare(objects: &[&str]) -> Rig {
+        let documents: Vec<String> = objects.iter().map(|object| document(object)).collect();
+        Self::start_file(&documents.join("\n---\n"), &[])
+    }
+
+    /// Starts with a file as a user has written it, and environment variables. `$a` is the address of upstream `a`, `$port1` and
+    /// `$port2` are free ports.
+    #[track_caller]
+    fn start_file(yaml: &str, environment: &[(&str, &str)]) -> Rig {
         let upstreams: Vec<Echo> = ["a", "b", "c"].map(Echo::start).into();
-        let mut yaml = String::new();
-        for object in objects {
-            let mut object = object.to_string();
-            for (name, upstream) in ["$a", "$b", "$c"].iter().zip(&upstreams) {
-                object = object.replace(name, &upstream.address().to_string());
-            }
-            _ = writeln!(yaml, "---\n{}", document(&object));
-        }
-        let nuncio = Setup::new(env!("CARGO_BIN_EXE_nuncio"))
-            .file("ambassador.yaml", &yaml)
+        let ports = vec![port::stable(), port::stable()];
+        let mut setup = Setup::new(env!("CARGO_BIN_EXE_nuncio"))
             .argument("--role")
-            .argument("gateway")
-            .start();
-        Rig { nuncio, upstreams }
+            .argument("gateway");
+        for (name, value) in environment {
+            setup = setup.environment(name, value);
+        }
+        let yaml = filled(yaml, &upstreams, &ports);
+        let nuncio = setup.file("ambassador.yaml", &yaml).start();
+        Rig {
+            nuncio,
+            upstreams,
+            ports,
+        }
+    }
+
+    /// Writes its file anew while it runs.
+    fn write(&self, objects: &[&str]) {
+        let documents: Vec<String> = objects.iter().map(|object| document(object)).collect();
+        let yaml = filled(&documents.join("\n---\n"), &self.upstreams, &self.ports);
+        let folder = self.nuncio.config();
+        std::fs::write(folder.join("new"), yaml).expect("a test's folder takes files");
+        std::fs::rename(folder.join("new"), folder.join("ambassador.yaml")).expect("the same");
+    }
+
+    /// Returns what `nuncio check` says of its configuration: the message and the object of each problem.
+    fn told(&self) -> String {
+        let output = Command::new(env!("CARGO_BIN_EXE_nuncio"))
+            .arg("check")
+            .arg(self.nuncio.config())
+            .output()
+            .expect("the binary was built");
+        let text = String::from_utf8_lossy(&output.stderr).into_owned()
+            + &String::from_utf8_lossy(&output.stdout);
+        let folder = self.nuncio.config();
+        let text = text.replace(&*folder.to_string_lossy(), "config");
+        let mut told = String::new();
+        for problem in text.split("\n\n") {
+            // The list of these can only shrink.
+            if problem.contains("has no effect yet") || !problem.contains(" = note: in ") {
+                continue;
+            }
+            for line in problem.lines().map(str::trim) {
+                let (sign, rest) = match line.split_once("= ") {
+                    Some(("", rest)) => ("  ", rest.trim_start_matches("note: ")),
+                    _ => ("", line),
+                };
+                if sign == "  " || line.starts_with("error") || line.starts_with("warning") {
+                    _ = writeln!(told, "{sign}{rest}");
+                }
+            }
+        }
+        told
     }
 
     /// Asks `METHOD [//authority]/path [name=value]...`. Without an authority the host is `ambassador.test`.
     #[track_caller]
     fn ask(&self, request: &str) -> Response {
+        self.ask_at(self.nuncio.gateway(), request)
+    }
+
+    /// Like [`Rig::ask`], of one of several Listeners.
+    #[track_caller]
+    fn ask_at(&self, address: SocketAddr, request: &str) -> Response {
         let mut words = request.split(' ');
         let (method, target) = (words.next().unwrap(), words.next().unwrap());
         let (authority, path) = match target.strip_prefix("//") {
@@ -76,18 +143,29 @@ impl Rig {
             let (name, value) = word.split_once('=').expect("name=value");
             _ = writeln!(head, "{name}: {value}");
         }
-        raw::http(self.nuncio.gateway(), &head, "")
+        raw::http(address, &head, "")
     }
 
     /// Says for each request who answered, and for an upstream which path it saw.
     #[track_caller]
     fn check(&self, requests: &[&str], expected: Expect) {
+        self.check_at(self.nuncio.gateway(), requests, expected);
+    }
+
+    /// Like [`Rig::check`], of one of several Listeners.
+    #[track_caller]
+    fn check_at(&self, address: SocketAddr, requests: &[&str], expected: Expect) {
+        expected.assert_eq(&self.answers(address, requests));
+    }
+
+    #[track_caller]
+    fn answers(&self, address: SocketAddr, requests: &[&str]) -> String {
         let mut told = String::new();
         for request in requests {
-            let response = self.ask(request);
+            let response = self.ask_at(address, request);
             _ = writeln!(told, "{request} -> {}", Seen::of(&response).told());
         }
-        expected.assert_eq(&told);
+        told
     }
 
     /// Counts the answers of each upstream and status.
@@ -145,6 +223,17 @@ impl Seen {
             .filter_map(Value::as_str)
             .collect()
     }
+}
+
+fn filled(yaml: &str, upstreams: &[Echo], ports: &[SocketAddr]) -> String {
+    let mut yaml = yaml.to_owned();
+    for (name, upstream) in ["$a", "$b", "$c"].iter().zip(upstreams) {
+        yaml = yaml.replace(name, &upstream.address().to_string());
+    }
+    for (name, port) in ["$port1", "$port2"].iter().zip(ports) {
+        yaml = yaml.replace(name, &port.port().to_string());
+    }
+    yaml
 }
 
 /// Writes `Kind name [key=label]...: spec` out as an object.

@@ -5,7 +5,7 @@ use std::fmt::Display;
 use http::{HeaderName, StatusCode};
 use model::{
     Config, Host, Listener, Mapping, Module, Object, Problem, Publish, Severity, host::Selector,
-    listener::NamespaceFrom, publish::Segment,
+    publish::Segment,
 };
 use serde::Serialize;
 
@@ -96,7 +96,8 @@ fn told<'a>(
             Target::Mapping(index) => wrong.of("Mapping", &config.mappings[index]),
             Target::Publish(index) => wrong.of("Publish", &config.publish[index]),
         };
-        let severity = if finding.refused {
+        // A Mapping that nobody takes is good by itself: its Host may be written tomorrow.
+        let severity = if finding.refused && !finding.unreached {
             Severity::Error
         } else {
             Severity::Warning
@@ -167,18 +168,7 @@ fn virtual_hosts<'c>(hosts: impl Iterator<Item = &'c Object<Host>>) -> Vec<Virtu
 /// Whether the Listener serves the Host.
 fn binds(listener: &Object<Listener>, host: &Object<Host>) -> bool {
     let binding = &listener.spec.host_binding;
-    let namespace = match (&binding.namespace, &binding.selector) {
-        (Some(namespace), _) => match namespace.from {
-            NamespaceFrom::All => true,
-            NamespaceFrom::Own => host.namespace == listener.namespace,
-        },
-        (None, selector) => selector.is_some(),
-    };
-    namespace
-        && binding
-            .selector
-            .as_ref()
-            .is_none_or(|selector| selector.matches(&host.labels))
+    binding.takes(&listener.namespace, &host.namespace, &host.labels)
 }
 
 fn from_mapping(object: &Object<Mapping>, target: Target) -> Result<Rule, Wrong> {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::references::Names;
+use crate::listener::HostBinding;
 use crate::mapping::Mapping;
 use crate::publish::Segment;
 use crate::read::{self, Finding, Id, Kind, Spec, Written};
@@ -36,6 +37,7 @@ pub fn check(objects: &[Arc<Written>], before: &BTreeSet<Id>) -> Checked {
         round.references(&kept);
         round.groups(&kept);
         round.routes(&kept);
+        round.bindings(&kept);
         if round.refused.len() == known {
             break;
         }
@@ -118,6 +120,38 @@ impl Round {
         for object in objects {
             for finding in names.check(object) {
                 self.find(object, finding);
+            }
+        }
+    }
+
+    /// A Host that no Listener serves, and a Listener that serves no Host, answer nothing but 404.
+    fn bindings(&mut self, objects: &[&Written]) {
+        let mut listeners = Vec::new();
+        let mut hosts = Vec::new();
+        for object in objects {
+            match &object.spec {
+                Spec::Listener(listener) => listeners.push((*object, &listener.host_binding)),
+                Spec::Host(_) => hosts.push(*object),
+                _ => (),
+            }
+        }
+        if listeners.is_empty() || hosts.is_empty() {
+            return;
+        }
+        let takes = |(listener, binding): &(&Written, &HostBinding), host: &Written| {
+            binding.takes(&listener.id.namespace, &host.id.namespace, &host.labels)
+        };
+        for host in &hosts {
+            if !listeners.iter().any(|listener| takes(listener, host)) {
+                let what = "no Listener's `hostBinding` takes this Host: it is served nowhere";
+                self.find(host, Finding::warning("", what));
+            }
+        }
+        for listener in &listeners {
+            if !hosts.iter().any(|host| takes(listener, host)) {
+                let what = "it takes no Host: every request to this port is answered with 404";
+                let hint = "`namespace: { from: ALL }` takes all of them";
+                self.find(listener.0, Finding::warning("hostBinding", what).hint(hint));
             }
         }
     }

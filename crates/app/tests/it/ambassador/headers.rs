@@ -76,3 +76,43 @@ fn request_ids_and_the_server_name() {
     assert_eq!(Seen::of(&response).header("x-request-id"), ["hello"]);
     assert_eq!(response.header("server"), ["test-server"]);
 }
+
+/// Cases 13 and 38.
+#[test]
+fn envoys_and_linkerds_headers() {
+    let rig = Rig::start(&[
+        "Module ambassador: { add_linkerd_headers: true }",
+        "Mapping x: { prefix: /x/, service: $a }",
+        "Mapping off: { prefix: /off/, service: $a, add_linkerd_headers: false }",
+        "Mapping bare: { prefix: /bare/, service: $a, remove_response_headers: [x-envoy-upstream-service-time] }",
+    ]);
+    let time = |path: &str| {
+        rig.ask(&format!("GET {path}"))
+            .header("x-envoy-upstream-service-time")
+            .len()
+    };
+    assert_eq!((time("/x/"), time("/bare/")), (1, 0));
+    let linkerd = |path: &str| {
+        Seen::of(&rig.ask(&format!("GET {path}")))
+            .header("l5d-dst-override")
+            .join(",")
+    };
+    assert_eq!(linkerd("/x/"), rig.upstreams[0].address().to_string());
+    assert_eq!(linkerd("/off/"), "");
+}
+
+/// Envoy's variables have values, and an unknown one is an error of the configuration.
+#[test]
+fn variables_in_headers() {
+    let rig = Rig::start(&[
+        "Mapping x: { prefix: /x/, service: $a, add_request_headers: { x-from: { value: '%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%' }, x-proto: { value: '%PROTOCOL% %REQ(x-in)%' } }, add_response_headers: { x-code: { value: '%RESPONSE_CODE%' } } }",
+        "Mapping bad: { prefix: /bad/, service: $a, add_request_headers: { x: { value: '%NO_SUCH_THING%' } } }",
+    ]);
+    let response = rig.ask("GET /x/ x-in=hello");
+    let seen = Seen::of(&response);
+    assert_eq!(seen.header("x-from"), ["127.0.0.1"]);
+    assert_eq!(seen.header("x-proto"), ["HTTP/1.1 hello"]);
+    assert_eq!(response.header("x-code"), ["200"]);
+    assert_eq!(rig.ask("GET /bad/").status, 404);
+    assert!(rig.told().contains("NO_SUCH_THING"), "{}", rig.told());
+}

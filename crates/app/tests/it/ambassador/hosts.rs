@@ -91,3 +91,133 @@ fn hosts_route_redirect_or_reject_and_select_by_labels() {
         "#]],
     );
 }
+
+/// Rule 2.5: which Hosts a Mapping goes to.
+#[test]
+fn globs_of_hosts_and_mappings_overlap() {
+    let rig = Rig::start_bare(&[
+        "Host h1: { hostname: '*.shop.example', requestPolicy: { insecure: { action: Route } } }",
+        "Host h2: { hostname: 'quote.*', requestPolicy: { insecure: { action: Route } } }",
+        "Host h3: { hostname: exact.example, requestPolicy: { insecure: { action: Route } } }",
+        "Mapping all: { hostname: '*', prefix: /all/, service: $a }",
+        "Mapping wide: { hostname: '*.example', prefix: /wide/, service: $b }",
+        "Mapping narrow: { hostname: '*.eu.shop.example', prefix: /narrow/, service: $c }",
+        "Mapping regex: { host: '.*', host_regex: true, prefix: /regex/, service: $a }",
+        "Mapping port: { hostname: '*:8500', prefix: /port/, service: $b }",
+        "Mapping exact: { host: exact.example, prefix: /exact/, service: $c }",
+    ]);
+    rig.check(
+        &[
+            "GET //a.shop.example/all/",
+            "GET //quote.local/all/",
+            "GET //exact.example/all/",
+            "GET //nobody.example/all/",
+            "GET //a.shop.example/wide/",
+            "GET //a.b.shop.example/wide/",
+            "GET //exact.example/wide/",
+            "GET //quote.example/wide/",
+            "GET //a.eu.shop.example/narrow/",
+            "GET //a.shop.example/narrow/",
+            "GET //exact.example/regex/",
+            "GET //quote.x/regex/",
+            "GET //quote.x:8500/port/",
+            "GET //quote.x/port/",
+            "GET //exact.example:99/exact/",
+            "GET //a.shop.example/exact/",
+        ],
+        expect![[r#"
+            GET //a.shop.example/all/ -> 200 a /
+            GET //quote.local/all/ -> 200 a /
+            GET //exact.example/all/ -> 200 a /
+            GET //nobody.example/all/ -> 404
+            GET //a.shop.example/wide/ -> 200 b /
+            GET //a.b.shop.example/wide/ -> 200 b /
+            GET //exact.example/wide/ -> 200 b /
+            GET //quote.example/wide/ -> 200 b /
+            GET //a.eu.shop.example/narrow/ -> 200 c /
+            GET //a.shop.example/narrow/ -> 404
+            GET //exact.example/regex/ -> 200 a /
+            GET //quote.x/regex/ -> 200 a /
+            GET //quote.x:8500/port/ -> 200 b /
+            GET //quote.x/port/ -> 404
+            GET //exact.example:99/exact/ -> 200 c /
+            GET //a.shop.example/exact/ -> 404
+        "#]],
+    );
+}
+
+const SELECTING: &str = "
+apiVersion: getambassador.io/v3alpha1
+kind: Host
+metadata: { name: h }
+spec: { hostname: h.example, mappingSelector: { matchLabels: { team: a, tier: front } }, requestPolicy: { insecure: { action: Route } } }
+---
+apiVersion: getambassador.io/v3alpha1
+kind: Mapping
+metadata: { name: both, labels: { team: a, tier: front, more: x } }
+spec: { hostname: '*', prefix: /both/, service: $a }
+---
+apiVersion: getambassador.io/v3alpha1
+kind: Mapping
+metadata: { name: one, labels: { team: a } }
+spec: { prefix: /one/, service: $a }
+---
+apiVersion: getambassador.io/v3alpha1
+kind: Mapping
+metadata: { name: none, labels: { team: b } }
+spec: { hostname: h.example, prefix: /none/, service: $a }
+---
+apiVersion: getambassador.io/v3alpha1
+kind: Mapping
+metadata: { name: elsewhere, labels: { team: a, tier: front } }
+spec: { hostname: other.example, prefix: /elsewhere/, service: $a }
+";
+
+/// All labels, or one of them where `DISABLE_STRICT_LABEL_SELECTORS` says so.
+#[test]
+fn selectors_are_strict_unless_told_otherwise() {
+    let requests = [
+        "GET //h.example/both/",
+        "GET //h.example/one/",
+        "GET //h.example/none/",
+        "GET //h.example/elsewhere/",
+    ];
+    let rig = Rig::start_file(SELECTING, &[]);
+    rig.check(
+        &requests,
+        expect![[r#"
+        GET //h.example/both/ -> 200 a /
+        GET //h.example/one/ -> 404
+        GET //h.example/none/ -> 404
+        GET //h.example/elsewhere/ -> 404
+    "#]],
+    );
+    let rig = Rig::start_file(SELECTING, &[("DISABLE_STRICT_LABEL_SELECTORS", "true")]);
+    rig.check(
+        &requests,
+        expect![[r#"
+        GET //h.example/both/ -> 200 a /
+        GET //h.example/one/ -> 200 a /
+        GET //h.example/none/ -> 404
+        GET //h.example/elsewhere/ -> 404
+    "#]],
+    );
+}
+
+/// Two Hosts with one name are one virtual host.
+#[test]
+fn hosts_with_the_same_name_are_one() {
+    let rig = Rig::start_bare(&[
+        "Host a: { hostname: h.example, mappingSelector: { matchLabels: { team: a } }, requestPolicy: { insecure: { action: Route } } }",
+        "Host b: { hostname: h.example, mappingSelector: { matchLabels: { team: b } }, requestPolicy: { insecure: { action: Reject } } }",
+        "Mapping a team=a: { hostname: null, prefix: /a/, service: $a }",
+        "Mapping b team=b: { hostname: null, prefix: /b/, service: $b }",
+    ]);
+    rig.check(
+        &["GET //h.example/a/", "GET //h.example/b/"],
+        expect![[r#"
+        GET //h.example/a/ -> 200 a /
+        GET //h.example/b/ -> 200 b /
+    "#]],
+    );
+}

@@ -27,4 +27,13 @@ fn heads_have_a_size() {
     };
     assert_eq!(status(29), 200);
     assert_eq!(status(31), 431);
+    rig.write(&[
+        super::HOST,
+        "Mapping x: { prefix: /x/, service: $a }",
+        "Module ambassador: { max_request_headers_kb: 96 }",
+    ]);
+    testkit::wait::until("the new limit", std::time::Duration::from_secs(20), || {
+        (status(95) == 200).then_some(())
+    });
+    assert_eq!(status(97), 431);
 }

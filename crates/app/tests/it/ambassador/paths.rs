@@ -117,3 +117,36 @@ fn escapes_cannot_get_past_a_match() {
         "#]],
     );
 }
+
+/// Rules 2.4, and where we differ: a regular expression without `rewrite` leaves the path as it is.
+#[test]
+fn default_rewrites() {
+    let rig = Rig::start(&[
+        "Mapping exact: { prefix: /exact/x, prefix_exact: true, service: $a }",
+        "Mapping regex: { prefix: '/r/.*', prefix_regex: true, service: $b }",
+        "Mapping whole: { prefix: '/w/.*', prefix_regex: true, rewrite: /, service: $b }",
+        "Mapping noslash: { prefix: /orders, service: $c }",
+        "Mapping bare: { prefix: /bare/, rewrite: bare, service: $c }",
+        "Mapping both: { prefix: /both/, rewrite: /no/, regex_rewrite: { pattern: '/both/([a-z]+)', substitution: '/\\1/both' }, service: $a }",
+    ]);
+    rig.check(
+        &[
+            "GET /exact/x",
+            "GET /r/a/b?q",
+            "GET /w/a/b?q",
+            "GET /orders/1",
+            "GET /orders",
+            "GET /bare/x",
+            "GET /both/abc/1",
+        ],
+        expect![[r#"
+            GET /exact/x -> 200 a /
+            GET /r/a/b?q -> 200 b /r/a/b
+            GET /w/a/b?q -> 200 b /
+            GET /orders/1 -> 200 c /1
+            GET /orders -> 200 c /
+            GET /bare/x -> 200 c /barex
+            GET /both/abc/1 -> 200 a /abc/both/1
+        "#]],
+    );
+}

@@ -45,3 +45,32 @@ fn weights_below_or_above_the_whole() {
     assert_eq!(rig.shares("GET /above/", 10)("404"), 10);
     assert_eq!(rig.shares("GET /single/", 10)("c"), 10);
 }
+
+/// Rule 2.3: members without a weight share what is left, one with 100 leaves nothing, and what nobody takes goes to the next
+/// route that matches.
+#[test]
+fn what_is_left_is_shared_or_falls_through() {
+    let rig = Rig::start(&[
+        "Mapping left-1: { prefix: /left/, service: $a, weight: 40 }",
+        "Mapping left-2: { prefix: /left/, service: $b }",
+        "Mapping left-3: { prefix: /left/, service: $c }",
+        "Mapping whole-1: { prefix: /whole/, service: $a, weight: 100 }",
+        "Mapping whole-2: { prefix: /whole/, service: $b }",
+        "Mapping fall-1: { prefix: /fall/x/, service: $a, weight: 30 }",
+        "Mapping fall-2: { prefix: /fall/x/, service: $b, weight: 30 }",
+        "Mapping fall-3: { prefix: /fall/, service: $c }",
+        // A header is more to match, so that it comes first, and its weights are its own.
+        "Mapping beta-1: { prefix: /left/, headers: { x-beta: '1' }, service: $c }",
+    ]);
+    let share = rig.shares("GET /left/", 200);
+    for (who, expected) in [("a", 80), ("b", 60), ("c", 60)] {
+        assert!(share(who).abs_diff(expected) < 40, "{who}: {}", share(who));
+    }
+    assert_eq!(rig.shares("GET /whole/", 20)("a"), 20);
+    let share = rig.shares("GET /fall/x/", 200);
+    assert_eq!(share("a") + share("b") + share("c"), 200);
+    assert!(share("c").abs_diff(80) < 45, "{}", share("c"));
+    assert_eq!(rig.shares("GET /left/ x-beta=1", 20)("c"), 20);
+    let told = rig.told();
+    assert!(told.contains("40 %"), "the fall is told: {told}");
+}
