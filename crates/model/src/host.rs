@@ -74,10 +74,9 @@ fn any() -> String {
 impl Host {
     /// Lets a Mapping in that has one of the wanted labels.
     pub(crate) fn loosen(&mut self) {
-        for selector in [&mut self.mapping_selector, &mut self.selector] {
-            if let Some(selector) = selector {
-                selector.any = true;
-            }
+        let both = [&mut self.mapping_selector, &mut self.selector];
+        for selector in both.into_iter().flatten() {
+            selector.any = true;
         }
     }
 

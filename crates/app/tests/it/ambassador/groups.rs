@@ -29,9 +29,9 @@ fn members_must_agree_on_what_they_share() {
     }
     let objects: Vec<&str> = objects.iter().map(String::as_str).collect();
     let rig = Rig::start(&objects);
-    for number in 0..fields.len() {
+    for (number, field) in fields.iter().enumerate() {
         let share = rig.shares(&format!("GET /{number}/"), 5);
-        assert_eq!(share("a"), 5, "{}", fields[number]);
+        assert_eq!(share("a"), 5, "{field}");
     }
     expect![[r#"
         error: `bypass_auth` differs from the other Mapping for the same requests
@@ -133,5 +133,6 @@ fn redirects_are_alone() {
         error: a redirect for the same requests exists already
           in Mapping b2.default, at spec.host_redirect
           help: its requests are shared with the one in config/ambassador.yaml:16:1
-    "#]].assert_eq(&rig.told());
+    "#]]
+    .assert_eq(&rig.told());
 }
