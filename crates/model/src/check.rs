@@ -17,7 +17,7 @@ pub use together::{Checked, check};
 pub(crate) fn alone(written: &Written) -> Vec<Finding> {
     let mut findings = Vec::new();
     match &written.spec {
-        Spec::Mapping(mapping) => mapping::check(mapping, written, &mut findings),
+        Spec::Mapping(mapping) => mapping::check(&mapping.spec, written, &mut findings),
         Spec::Host(host) => ambassador::host(host, &mut findings),
         Spec::Listener(listener) => ambassador::listener(listener, &mut findings),
         Spec::Module(module) => ambassador::module(module, &mut findings),

@@ -1,6 +1,7 @@
 //! The checked whole that the rest of the house runs.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::{
     Broker, Endpoints, Host, Listener, Mapping, Module, Object, Publish, Service, Subscribe, Topic,
@@ -13,7 +14,7 @@ use crate::{
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Config {
     /// Requests that look like this go to that service.
-    pub mappings: Vec<Object<Mapping>>,
+    pub mappings: Vec<Arc<Object<Mapping>>>,
 
     /// Virtual hosts; none means a built-in one for `*` that routes cleartext.
     pub hosts: Vec<Object<Host>>,

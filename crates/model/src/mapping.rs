@@ -289,6 +289,25 @@ pub struct Mapping {
     pub envoy_override: Option<serde_json::Value>,
 }
 
+impl Mapping {
+    /// Puts old spellings into the current ones, so that one reader of each field is enough.
+    pub(crate) fn normalise(&mut self) {
+        let websocket = |name: &String| name.eq_ignore_ascii_case("websocket");
+        if self.use_websocket && !self.allow_upgrade.iter().any(websocket) {
+            self.allow_upgrade.push("websocket".to_owned());
+        }
+        if !self.method_regex
+            && let Some(method) = &mut self.method
+        {
+            method.make_ascii_uppercase();
+        }
+        if self.hostname.is_some() {
+            self.host = None;
+            self.host_regex = false;
+        }
+    }
+}
+
 fn yes() -> bool {
     true
 }

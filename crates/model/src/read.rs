@@ -16,7 +16,7 @@ use crate::shape::{Misshape, shape};
 use crate::support;
 use crate::tree::{self, Node, Place};
 use crate::{
-    Broker, Host, Listener, Mapping, Module, Origin, Problem, Publish, Service, Severity,
+    Broker, Host, Listener, Mapping, Module, Object, Origin, Problem, Publish, Service, Severity,
     Subscribe, Topic,
 };
 
@@ -126,7 +126,8 @@ pub struct Written {
 /// What was written, by kind.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Spec {
-    Mapping(Box<Mapping>),
+    /// Shared with every Config that has it.
+    Mapping(Arc<Object<Mapping>>),
     Host(Box<Host>),
     Listener(Listener),
     Module(Box<Module>),
@@ -180,7 +181,11 @@ impl Finding {
 impl Written {
     /// Returns whether two objects say the same, wherever they stand.
     pub fn says_the_same(&self, other: &Written) -> bool {
-        self.id == other.id && self.labels == other.labels && self.spec == other.spec
+        let same = match (&self.spec, &other.spec) {
+            (Spec::Mapping(this), Spec::Mapping(that)) => this.spec == that.spec,
+            (this, that) => this == that,
+        };
+        same && self.id == other.id && self.labels == other.labels
     }
 
     /// Gives a finding its place in the text.
@@ -285,7 +290,7 @@ impl Reader<'_> {
             short,
         } = draft;
         let origin = self.origin(&place);
-        let written = Written {
+        let mut written = Written {
             id,
             origin,
             labels,
@@ -295,6 +300,9 @@ impl Reader<'_> {
             short,
         };
         findings.extend(check::alone(&written));
+        if let Spec::Mapping(mapping) = &mut written.spec {
+            Arc::make_mut(mapping).spec.normalise();
+        }
         let refused = findings
             .iter()
             .any(|finding| finding.severity == Severity::Error);

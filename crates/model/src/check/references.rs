@@ -43,9 +43,10 @@ impl<'a> Names<'a> {
     /// Returns what is wrong with the names that an object uses.
     pub(super) fn check(&self, object: &Written) -> Vec<Finding> {
         match &object.spec {
-            Spec::Mapping(mapping) if !mapping.host_redirect => {
-                self.target(object, &mapping.service).into_iter().collect()
-            }
+            Spec::Mapping(mapping) if !mapping.spec.host_redirect => self
+                .target(object, &mapping.spec.service)
+                .into_iter()
+                .collect(),
             Spec::Publish(publish) => self.topic("topic", &publish.topic).into_iter().collect(),
             Spec::Subscribe(Subscribe {
                 topic,

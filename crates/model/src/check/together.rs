@@ -161,8 +161,9 @@ impl Round {
         let mut groups: BTreeMap<GroupKey<'_>, Vec<(&Written, &Mapping)>> = BTreeMap::new();
         for object in objects {
             if let Spec::Mapping(mapping) = &object.spec
-                && !mapping.shadow
+                && !mapping.spec.shadow
             {
+                let mapping = &mapping.spec;
                 groups
                     .entry(group_key(object, mapping))
                     .or_default()
@@ -331,8 +332,8 @@ fn assemble(objects: &[&Written]) -> Config {
     for object in objects {
         match &object.spec {
             // A mirror is no target of its own; until mirroring works it gets nothing.
-            Spec::Mapping(mapping) if mapping.shadow => (),
-            Spec::Mapping(mapping) => config.mappings.push(object.with(normal(mapping))),
+            Spec::Mapping(mapping) if mapping.spec.shadow => (),
+            Spec::Mapping(mapping) => config.mappings.push(mapping.clone()),
             Spec::Host(host) => config.hosts.push(object.with(host.as_ref().clone())),
             Spec::Listener(listener) => config.listeners.push(object.with(listener.clone())),
             Spec::Module(module) => config.module = module.as_ref().clone(),
@@ -349,27 +350,6 @@ fn assemble(objects: &[&Written]) -> Config {
         }
     }
     config
-}
-
-/// Puts old spellings into the current ones, so that one reader of each field is enough.
-fn normal(mapping: &Mapping) -> Mapping {
-    let mut mapping = mapping.clone();
-    if mapping.use_websocket
-        && !mapping
-            .allow_upgrade
-            .iter()
-            .any(|name| name.eq_ignore_ascii_case("websocket"))
-    {
-        mapping.allow_upgrade.push("websocket".to_owned());
-    }
-    if !mapping.method_regex {
-        mapping.method = mapping.method.map(|method| method.to_ascii_uppercase());
-    }
-    if mapping.hostname.is_some() {
-        mapping.host = None;
-        mapping.host_regex = false;
-    }
-    mapping
 }
 
 impl Written {

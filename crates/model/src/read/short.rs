@@ -1,13 +1,14 @@
 //! The short spelling, `nuncio.yaml`: the same resources with the same field names, their names derived.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::{Draft, Id, Kind, Reader, Spec};
 use crate::publish::Route;
 use crate::shape::{alternatives, nearest};
 use crate::target::Target;
 use crate::tree::{Node, Place};
-use crate::{Host, Mapping};
+use crate::{Host, Mapping, Object};
 
 /// The keys of the short spelling.
 pub(crate) const SECTIONS: [&str; 9] = [
@@ -133,13 +134,23 @@ impl Reader<'_> {
         let short = draft.short;
         draft.node = super::ambassador::spellings(draft.id.kind, draft.node);
         match draft.id.kind {
-            Kind::Mapping => self.take(draft, |mut spec: Mapping| {
-                // In the short spelling a route is for every host unless it says otherwise; no labels could select it.
-                if short && spec.host.is_none() {
-                    spec.hostname.get_or_insert_with(|| "*".to_owned());
-                }
-                Spec::Mapping(Box::new(spec))
-            }),
+            Kind::Mapping => {
+                let (name, namespace) = (draft.id.name.clone(), draft.id.namespace.clone());
+                let (labels, origin) = (draft.labels.clone(), self.origin(&draft.place));
+                self.take(draft, |mut spec: Mapping| {
+                    // In the short spelling a route is for every host unless it says otherwise; no labels could select it.
+                    if short && spec.host.is_none() {
+                        spec.hostname.get_or_insert_with(|| "*".to_owned());
+                    }
+                    Spec::Mapping(Arc::new(Object {
+                        name,
+                        namespace,
+                        labels,
+                        origin,
+                        spec,
+                    }))
+                });
+            }
             Kind::Host => {
                 let loose = self.options.loose_selectors;
                 self.take(draft, |mut spec: Host| {
