@@ -37,7 +37,7 @@ use crate::core::Core;
 use crate::discovery::{Directory, Teller};
 use crate::listener::{Limits, Listener, tcp};
 use crate::meter::Meters;
-use crate::snapshot::{Clusters, Front, Parts, unbuilt};
+use crate::snapshot::{Clusters, Front, Kept, Parts, unbuilt};
 use crate::upstream::cluster::Cluster;
 use crate::upstream::discover::Discovery;
 
@@ -78,6 +78,7 @@ pub(crate) struct Shared {
 /// What changes with each configuration.
 struct Running {
     clusters: Clusters,
+    kept: Kept,
     /// By what was asked for, whose port may be 0.
     listeners: BTreeMap<SocketAddr, Arc<Listener>>,
     stop: CancellationToken,
@@ -115,6 +116,7 @@ impl Gateway {
         let clusters = Clusters::new(threads, discovery);
         let running = Running {
             clusters,
+            kept: Kept::default(),
             listeners: BTreeMap::new(),
             stop: CancellationToken::new(),
         };
@@ -143,6 +145,7 @@ impl Gateway {
         // New endpoints are known before routes lead to them, and old ones for as long as routes do.
         self.directory.add(Teller::Configuration, &config.endpoints);
         running.clusters.begin();
+        running.kept.begin(config);
         let mut parts = Parts {
             config,
             handlers,
@@ -153,6 +156,7 @@ impl Gateway {
         let mut wanted = BTreeMap::new();
         let listeners = wanted_listeners(config, &self.addresses);
         let several = listeners.len() > 1;
+        let mut told = HashSet::new();
         for listener in config
             .listeners
             .iter()
@@ -173,14 +177,12 @@ impl Gateway {
                 .listeners
                 .get(&address)
                 .map_or(address.port(), |l| l.address.port());
-            let (front, problems) = Front::build(&mut parts, listener, port);
+            let (front, problems) = Front::build(&mut parts, &mut running.kept, listener, port);
             // Each listener finds the same problems again.
-            if several {
-                let new = |problem: &Problem| !applied.problems.contains(problem);
-                let new: Vec<Problem> = problems.into_iter().filter(new).collect();
-                applied.problems.extend(new);
-            } else {
-                applied.problems.extend(problems);
+            for problem in problems {
+                if !several || told.insert(problem.clone()) {
+                    applied.problems.push(problem);
+                }
             }
             routes.extend(front.routes.iter().map(|route| route.name.clone()));
             let streams_max =
@@ -214,6 +216,7 @@ impl Gateway {
             }
         }
         running.clusters.finish();
+        running.kept.finish();
         self.tell_endpoints(config);
         self.shared.clusters.store(Arc::new(running.clusters.all()));
         self.shared.meters.keep_routes(|name| routes.contains(name));

@@ -3,6 +3,7 @@
 
 mod care;
 mod clusters;
+mod kept;
 mod routes;
 pub(crate) mod unbuilt;
 
@@ -30,6 +31,7 @@ use crate::route::{Table, Target};
 use crate::upstream::balance::key::Key;
 
 pub(crate) use clusters::Clusters;
+pub(crate) use kept::Kept;
 
 /// Largest request head where the Module does not say it.
 const HEAD_BYTES_MAX: usize = 32 << 10;
@@ -130,6 +132,7 @@ impl Front {
     /// Compiles what a listener serves; `None` stands for the default address.
     pub(crate) fn build(
         parts: &mut Parts<'_>,
+        kept: &mut Kept,
         listener: Option<&Object<Listener>>,
         port: u16,
     ) -> (Front, Vec<Problem>) {
@@ -151,16 +154,15 @@ impl Front {
         };
         let routes = table
             .routes()
-            .map(|route| {
-                Arc::new(match route.target() {
-                    Target::Mapping(index) => {
-                        routes::from_mapping(parts, &shared, &config.mappings[index], &mut problems)
-                    }
-                    Target::Publish(index) => {
-                        let handler = &parts.handlers[index];
-                        routes::from_publish(&shared, &config.publish[index], handler)
-                    }
-                })
+            .map(|route| match route.target() {
+                Target::Mapping(index) => {
+                    let mapping = &config.mappings[index];
+                    of_mapping(parts, kept, &shared, mapping, &mut problems)
+                }
+                Target::Publish(index) => {
+                    let (publish, handler) = (&config.publish[index], &parts.handlers[index]);
+                    Arc::new(routes::from_publish(&shared, publish, handler))
+                }
             })
             .collect();
         for field in unbuilt::module(&config.module) {
@@ -190,6 +192,28 @@ fn stats_prefix(listener: Option<&Object<Listener>>) -> &str {
     };
     let default = if tls { "ingress_https" } else { "ingress_http" };
     listener.stats_prefix.as_deref().unwrap_or(default)
+}
+
+/// Returns the route of a Mapping: that of the configuration before, or of another listener, where it is the same.
+fn of_mapping(
+    parts: &mut Parts<'_>,
+    kept: &mut Kept,
+    shared: &Shared,
+    mapping: &Arc<Object<Mapping>>,
+    problems: &mut Vec<Problem>,
+) -> Arc<Route> {
+    if let Some(built) = kept.find(mapping) {
+        if let Backend::Service(cluster) = &built.route.backend {
+            parts.clusters.keep(cluster);
+        }
+        problems.extend(built.problems.iter().cloned());
+        return built.route.clone();
+    }
+    let mut found = Vec::new();
+    let route = Arc::new(routes::from_mapping(parts, shared, mapping, &mut found));
+    problems.extend(found.iter().cloned());
+    kept.put(mapping, route.clone(), found);
+    route
 }
 
 impl Settings {

@@ -1,5 +1,6 @@
 //! The checked whole that the rest of the house runs.
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -78,9 +79,14 @@ impl Config {
     }
 }
 
-fn same<T: PartialEq>(one: &[Object<T>], other: &[Object<T>]) -> bool {
-    let says_the_same = |(a, b): (&Object<T>, &Object<T>)| {
-        a.name == b.name && a.namespace == b.namespace && a.labels == b.labels && a.spec == b.spec
+fn same<T: PartialEq, O: Borrow<Object<T>>>(one: &[O], other: &[O]) -> bool {
+    let says_the_same = |(a, b): (&O, &O)| {
+        let (a, b) = (a.borrow(), b.borrow());
+        std::ptr::eq(a, b)
+            || (a.name == b.name
+                && a.namespace == b.namespace
+                && a.labels == b.labels
+                && a.spec == b.spec)
     };
     one.len() == other.len() && one.iter().zip(other).all(says_the_same)
 }

@@ -29,7 +29,10 @@ pub(super) fn config(text: &str) -> Config {
         route.entry("service").or_insert("s".into());
     }
     let config = Config {
-        mappings: objects::<Mapping>(written.remove("routes")),
+        mappings: objects::<Mapping>(written.remove("routes"))
+            .into_iter()
+            .map(std::sync::Arc::new)
+            .collect(),
         hosts: objects::<Host>(written.remove("hosts")),
         publish: objects::<Publish>(written.remove("publish")),
         ..Config::default()

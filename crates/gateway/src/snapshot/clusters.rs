@@ -56,6 +56,13 @@ impl Clusters {
         self.discovery.tidy();
     }
 
+    /// Goes on with a cluster of the configuration before.
+    pub(crate) fn keep(&mut self, cluster: &Arc<Cluster>) {
+        if !self.by_spec.contains_key(&cluster.spec) {
+            self.by_spec.insert(cluster.spec.clone(), cluster.clone());
+        }
+    }
+
     /// Returns all clusters that run.
     pub(crate) fn all(&self) -> Vec<Arc<Cluster>> {
         self.by_spec.values().cloned().collect()

@@ -110,7 +110,10 @@ pub(crate) fn config(text: &str) -> Config {
     let config = Config {
         hosts: objects::<Host>(written.remove("hosts")),
         listeners: objects::<Listener>(listener.map(|listener| Value::Array(vec![listener]))),
-        mappings: objects::<Mapping>(written.remove("routes")),
+        mappings: objects::<Mapping>(written.remove("routes"))
+            .into_iter()
+            .map(Arc::new)
+            .collect(),
         publish: objects::<Publish>(written.remove("publish")),
         module: serde_json::from_value::<Module>(module).expect("the test's module"),
         ..Config::default()

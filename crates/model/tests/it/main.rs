@@ -45,7 +45,7 @@ fn names(text: &str, expected: Expect) {
         config
             .mappings
             .iter()
-            .map(model::Object::full_name)
+            .map(|mapping| mapping.full_name())
             .collect(),
     );
     line(

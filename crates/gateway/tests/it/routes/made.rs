@@ -96,7 +96,9 @@ pub(crate) fn made(input: &[u8]) -> (Config, Vec<Asked>) {
     };
     let hosts = (0..hosts).map(|index| host(&mut bytes, index)).collect();
     let count = bytes.below(16);
-    let mappings = (0..count).map(|index| mapping(&mut bytes, index)).collect();
+    let mappings = (0..count)
+        .map(|index| std::sync::Arc::new(mapping(&mut bytes, index)))
+        .collect();
     let config = Config {
         mappings,
         hosts,

@@ -64,8 +64,12 @@ fn write(loaded: &Loaded) -> Vec<Value> {
     written
 }
 
-fn objects<T: Serialize>(written: &mut Vec<Value>, kind: &str, objects: &[Object<T>]) {
-    for object in objects {
+fn objects<T: Serialize, O: std::borrow::Borrow<Object<T>>>(
+    written: &mut Vec<Value>,
+    kind: &str,
+    objects: &[O],
+) {
+    for object in objects.iter().map(std::borrow::Borrow::borrow) {
         written.push(json!({
             "apiVersion": "getambassador.io/v3alpha1", "kind": kind,
             "metadata": { "name": object.name, "namespace": object.namespace, "labels": object.labels },

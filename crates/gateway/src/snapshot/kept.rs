@@ -1,0 +1,99 @@
+//! What a configuration takes over from the one before: a route about which nothing has changed is not built again, so
+//! that a change costs what has changed.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use model::config::Secret;
+use model::{Config, Mapping, Module, Object, Problem};
+
+use super::Route;
+
+/// The routes of the present configuration, and of the one before while the present one is built.
+#[derive(Default)]
+pub(crate) struct Kept {
+    around: Option<Around>,
+    before: HashMap<String, Built>,
+    now: HashMap<String, Built>,
+}
+
+/// A route with what it was built from.
+pub(super) struct Built {
+    mapping: Arc<Object<Mapping>>,
+    pub(super) route: Arc<Route>,
+    /// What was found when it was built.
+    pub(super) problems: Vec<Problem>,
+}
+
+/// What routes are built from besides their own Mapping.
+#[derive(PartialEq)]
+struct Around {
+    module: Module,
+    secrets: BTreeMap<(String, String), Secret>,
+}
+
+impl Around {
+    /// Every part of the configuration is named here, so that nobody adds one without saying whether routes depend on it.
+    fn of(config: &Config) -> Self {
+        let Config {
+            module,
+            secrets,
+            endpoints: _, // clusters follow them by themselves
+            mappings: _,  // each compared alone
+            hosts: _,     // these make the table
+            listeners: _,
+            publish: _, // built anew each time
+            services: _,
+            topics: _,
+            subscribe: _,
+            broker: _,
+        } = config;
+        Around {
+            module: module.clone(),
+            secrets: secrets.clone(),
+        }
+    }
+}
+
+impl Kept {
+    /// Begins another configuration.
+    pub(crate) fn begin(&mut self, config: &Config) {
+        let around = Around::of(config);
+        self.before = std::mem::take(&mut self.now);
+        if self.around.as_ref() != Some(&around) {
+            self.before.clear();
+        }
+        self.around = Some(around);
+    }
+
+    /// Ends it: what it does not use any more is forgotten.
+    pub(crate) fn finish(&mut self) {
+        self.before = HashMap::new();
+    }
+
+    /// Returns the route of a Mapping if it is there already, with what was told about it.
+    pub(super) fn find(&mut self, mapping: &Arc<Object<Mapping>>) -> Option<&Built> {
+        let name = mapping.full_name();
+        let same =
+            |built: &Built| Arc::ptr_eq(&built.mapping, mapping) || *built.mapping == **mapping;
+        if let Some(built) = self.before.remove(&name).filter(same) {
+            self.now.insert(name.clone(), built);
+        }
+        self.now.get(&name).filter(|built| same(built))
+    }
+
+    /// Keeps a route that was built.
+    pub(super) fn put(
+        &mut self,
+        mapping: &Arc<Object<Mapping>>,
+        route: Arc<Route>,
+        problems: Vec<Problem>,
+    ) {
+        let built = Built {
+            mapping: mapping.clone(),
+            route,
+            problems,
+        };
+        self.now.insert(mapping.full_name(), built);
+    }
+}
