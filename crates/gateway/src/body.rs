@@ -10,11 +10,12 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
-use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::combinators::{BoxBody, UnsyncBoxBody};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
 use crate::access::Ticket;
+use crate::exchange::shadow::Tee;
 use crate::upstream::answer::Streamed;
 
 /// Why a body ended before its end.
@@ -42,12 +43,15 @@ pub struct RequestBody {
     source: Source,
     idle: Idle,
     received: Option<Arc<AtomicU64>>,
+    /// Gets a copy of what passes.
+    copy: Option<Tee>,
 }
 
 enum Source {
     Empty,
     Bytes(Option<Bytes>),
     Stream(Incoming),
+    Boxed(BoxBody<Bytes, Broken>),
 }
 
 impl RequestBody {
@@ -56,6 +60,7 @@ impl RequestBody {
             source: Source::Empty,
             idle: Idle::new(Duration::ZERO),
             received: None,
+            copy: None,
         }
     }
 
@@ -64,6 +69,7 @@ impl RequestBody {
             source: Source::Bytes(Some(bytes)),
             idle: Idle::new(Duration::ZERO),
             received: None,
+            copy: None,
         }
     }
 
@@ -72,6 +78,50 @@ impl RequestBody {
             source: Source::Stream(body),
             idle: Idle::new(idle),
             received: Some(received),
+            copy: None,
+        }
+    }
+
+    /// Returns a body that is made of another one, with its own limits.
+    pub(crate) fn boxed<B>(body: B) -> Self
+    where
+        B: Body<Data = Bytes, Error = Broken> + Send + Sync + 'static,
+    {
+        RequestBody {
+            source: Source::Boxed(body.boxed()),
+            idle: Idle::new(Duration::ZERO),
+            received: None,
+            copy: None,
+        }
+    }
+
+    /// Gives a copy of what passes from now on to somebody else.
+    pub(crate) fn copy_to(&mut self, tee: Tee) {
+        self.copy = Some(tee);
+    }
+
+    /// Reads the next frame from where it comes from.
+    fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        let body = match &mut self.source {
+            Source::Empty => return Poll::Ready(None),
+            Source::Bytes(bytes) => return Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
+            Source::Boxed(body) => return Pin::new(body).poll_frame(cx),
+            Source::Stream(body) => body,
+        };
+        match Pin::new(body).poll_frame(cx) {
+            Poll::Pending => {
+                ready!(self.idle.poll(cx));
+                Poll::Ready(Some(Err(Broken::Idle(self.idle.limit))))
+            }
+            Poll::Ready(frame) => {
+                self.idle.moved();
+                if let (Some(Ok(frame)), Some(received)) = (&frame, &self.received)
+                    && let Some(data) = frame.data_ref()
+                {
+                    received.fetch_add(data.len() as u64, Ordering::Relaxed);
+                }
+                Poll::Ready(frame.map(|frame| frame.map_err(Broken::Read)))
+            }
         }
     }
 
@@ -124,27 +174,18 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        let this = &mut *self;
-        let body = match &mut this.source {
-            Source::Empty => return Poll::Ready(None),
-            Source::Bytes(bytes) => return Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
-            Source::Stream(body) => body,
-        };
-        match Pin::new(body).poll_frame(cx) {
-            Poll::Pending => {
-                ready!(this.idle.poll(cx));
-                Poll::Ready(Some(Err(Broken::Idle(this.idle.limit))))
+        let frame = ready!(self.poll_source(cx));
+        if let Some(copy) = &self.copy {
+            match &frame {
+                Some(Ok(frame)) => copy.take(frame),
+                Some(Err(_)) => (),
+                None => copy.end(),
             }
-            Poll::Ready(frame) => {
-                this.idle.moved();
-                if let (Some(Ok(frame)), Some(received)) = (&frame, &this.received)
-                    && let Some(data) = frame.data_ref()
-                {
-                    received.fetch_add(data.len() as u64, Ordering::Relaxed);
-                }
-                Poll::Ready(frame.map(|frame| frame.map_err(Broken::Read)))
+            if self.is_end_stream() && !matches!(frame, Some(Err(_))) {
+                copy.end();
             }
         }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -152,6 +193,7 @@ impl Body for RequestBody {
             Source::Empty | Source::Bytes(None) => true,
             Source::Bytes(Some(_)) => false,
             Source::Stream(body) => body.is_end_stream(),
+            Source::Boxed(body) => body.is_end_stream(),
         }
     }
 
@@ -160,6 +202,7 @@ impl Body for RequestBody {
             Source::Empty | Source::Bytes(None) => SizeHint::with_exact(0),
             Source::Bytes(Some(bytes)) => SizeHint::with_exact(bytes.len() as u64),
             Source::Stream(body) => body.size_hint(),
+            Source::Boxed(body) => body.size_hint(),
         }
     }
 }

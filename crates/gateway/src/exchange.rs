@@ -6,7 +6,9 @@ mod controls;
 mod hedge;
 mod proxy;
 mod retry;
+pub(crate) mod shadow;
 mod tunnel;
+mod whole;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -40,7 +42,16 @@ pub(crate) async fn exchange(
     let (mut ticket, mut next) = begin(&connection, &front, request);
     let answer = match &mut next {
         Ok(Next::Answer(response)) => Ok(std::mem::take(response)),
-        Ok(Next::Send(sending)) => sending.answer(&connection, &front, &mut ticket).await,
+        Ok(Next::Send(sending)) => {
+            let ready = match front.settings.buffer {
+                Some(bytes_max) => Box::pin(whole::read(&mut sending.request, bytes_max)).await,
+                None => Ok(()),
+            };
+            match ready {
+                Ok(()) => sending.answer(&connection, &front, &mut ticket).await,
+                Err(refusal) => Err(refusal),
+            }
+        }
         Ok(Next::Handle(answering)) => answering.await,
         Err(refusal) => Err(*refusal),
     };
@@ -165,6 +176,9 @@ fn main_road(
     if let Some((status, location)) = found.redirect(&asked) {
         return redirect(status, &location);
     }
+    if route.guarded {
+        return Err(Refusal::AuthUnavailable);
+    }
     // Before the peer's address joins those that the proxies in front tell.
     let client = route
         .sticky
@@ -238,6 +252,13 @@ fn main_road(
                 let headers = &mut head.headers;
                 headers.insert(forward::EXPECTED_TIMEOUT, HeaderValue::from(millis));
             }
+            let body = match found.shadow {
+                Some(shadow) if upgrade.is_none() && shadow::wanted(shadow.weight()) => {
+                    let shadow = &front.routes[shadow.id];
+                    shadow::send_copy(shadow, connection, &head, body)
+                }
+                _ => body,
+            };
             if let Some(upgrade) = &upgrade {
                 upgrade.ask(&mut head.headers);
             }

@@ -25,10 +25,14 @@ const LATENCY: &[f64] = &[
     60.0, 300.0, 600.0, 1800.0, 3600.0,
 ];
 
+/// What becomes of the copies that shadows get.
+const SHADOWED: [&str; 3] = ["sent", "cut", "failed"];
+
 /// Counters of the gateway as a whole.
 pub(crate) struct Meters {
     refusals: HashMap<&'static str, Counter>,
     cuts: HashMap<&'static str, Counter>,
+    shadowed: HashMap<&'static str, Counter>,
     pub(crate) turned_away: Counter,
     /// By the `statsPrefix`.
     fronts: Mutex<BTreeMap<String, Arc<FrontMeters>>>,
@@ -45,11 +49,17 @@ impl Meters {
             let help = "Answers that ended before their end, by the reason.";
             metrics.counter("nuncio_answers_cut", help, &[("reason", name)])
         };
+        let shadowed = |outcome| {
+            let help =
+                "Copies for shadows: answered, cut because the shadow was too slow, or failed.";
+            metrics.counter("nuncio_shadow_requests", help, &[("outcome", outcome)])
+        };
         let refusals = Refusal::ALL.iter().map(|refusal| refusal.name());
         let cuts = Cut::ALL.iter().map(|cut| cut.told().name);
         Meters {
             refusals: refusals.map(|name| (name, refusal(name))).collect(),
             cuts: cuts.map(|name| (name, cut(name))).collect(),
+            shadowed: SHADOWED.map(|name| (name, shadowed(name))).into(),
             turned_away: metrics.counter(
                 "nuncio_connections_refused",
                 "Connections closed at once because there were too many.",
@@ -69,6 +79,13 @@ impl Meters {
     /// An answer breaks off.
     pub(crate) fn cut(&self, reason: &str) {
         if let Some(counter) = self.cuts.get(reason) {
+            counter.inc();
+        }
+    }
+
+    /// A copy for a shadow has ended.
+    pub(crate) fn shadowed(&self, outcome: &str) {
+        if let Some(counter) = self.shadowed.get(outcome) {
             counter.inc();
         }
     }

@@ -38,6 +38,12 @@ pub enum Refusal {
     /// The body stopped arriving.
     #[error("request body not received in time")]
     BodyTimeout,
+    /// The body is longer than the Module's `buffer` or `decompress_requests` allow.
+    #[error("request body too large")]
+    BodyTooLarge,
+    /// An AuthService or a FilterPolicy is configured, and the gateway cannot ask it.
+    #[error("the gateway cannot tell who may ask")]
+    AuthUnavailable,
     /// No route wants the request.
     #[error("no route matches")]
     NoRoute,
@@ -154,6 +160,8 @@ impl Refusal {
         Refusal::HeadTooLarge,
         Refusal::HeadTimeout,
         Refusal::BodyTimeout,
+        Refusal::BodyTooLarge,
+        Refusal::AuthUnavailable,
         Refusal::NoRoute,
         Refusal::Insecure,
         Refusal::AddressDenied,
@@ -177,6 +185,8 @@ impl Refusal {
             OldProtocol => StatusCode::UPGRADE_REQUIRED,
             HeadersTooMany | HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             HeadTimeout | BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            AuthUnavailable => StatusCode::INTERNAL_SERVER_ERROR,
             NoRoute | Insecure => StatusCode::NOT_FOUND,
             AddressDenied => StatusCode::FORBIDDEN,
             Connect => StatusCode::METHOD_NOT_ALLOWED,
@@ -201,6 +211,8 @@ impl Refusal {
             HeadTooLarge => told("head_too_large", Flags::DPE, "http1.headers_too_large"),
             HeadTimeout => told("head_timeout", Flags::SI, "request_header_timeout"),
             BodyTimeout => told("body_timeout", Flags::SI, "stream_idle_timeout"),
+            BodyTooLarge => told("body_too_large", Flags::NONE, "request_payload_too_large"),
+            AuthUnavailable => told("auth_unavailable", Flags::UAEX, "ext_authz_error"),
             NoRoute => told("no_route", Flags::NR, "route_not_found"),
             Insecure => told("insecure", Flags::NR, "route_not_found"),
             AddressDenied => told(
@@ -262,6 +274,7 @@ impl Refusal {
                 | HeadTooLarge
                 | HeadTimeout
                 | BodyTimeout
+                | BodyTooLarge
         )
     }
 

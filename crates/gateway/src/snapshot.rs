@@ -68,6 +68,8 @@ pub(crate) struct Settings {
     pub(crate) idle_max: Option<Duration>,
     pub(crate) addresses: AddressRules,
     pub(crate) errors: Option<Arc<Overrides>>,
+    /// Largest request body, where bodies are read whole before they go on.
+    pub(crate) buffer: Option<usize>,
     /// What texts of the Module need of requests that no route takes.
     pub(crate) needs: Option<Needs>,
 }
@@ -94,6 +96,8 @@ pub(crate) struct Route {
     pub(crate) host: HostChange,
     pub(crate) request: HeaderChanges,
     pub(crate) response: HeaderChanges,
+    /// Whether somebody should be asked who may ask, and cannot be.
+    pub(crate) guarded: bool,
     pub(crate) cors: Option<Arc<Cors>>,
     /// Bodies of error answers.
     pub(crate) errors: Option<Arc<Overrides>>,
@@ -114,6 +118,8 @@ impl Route {
 
 /// What the routes of a listener share.
 pub(crate) struct Shared {
+    /// Whether somebody should be asked who may ask, and cannot be.
+    pub(crate) guarded: bool,
     pub(crate) meters: Arc<FrontMeters>,
     pub(crate) cors: Option<Arc<Cors>>,
     pub(crate) errors: Option<Arc<Overrides>>,
@@ -144,6 +150,7 @@ impl Front {
         };
         let settings = Settings::new(&config.module, &mut problems);
         let shared = Shared {
+            guarded: !config.guards.is_empty(),
             meters: meters.clone(),
             cors: config
                 .module
@@ -242,6 +249,10 @@ impl Settings {
                 fields_max: FIELDS_MAX,
             },
             addresses: AddressRules::new(module, &mut problem),
+            buffer: module
+                .buffer
+                .as_ref()
+                .map(|buffer| usize::try_from(buffer.max_request_bytes).unwrap_or(usize::MAX)),
             needs: errors
                 .as_ref()
                 .and_then(|errors| Needs::of(errors.formats())),

@@ -26,7 +26,7 @@ pub(crate) fn alone(written: &Written) -> Vec<Finding> {
         Spec::Publish(publish) => own::publish(publish, &mut findings),
         Spec::Subscribe(subscribe) => own::subscribe(subscribe, &mut findings),
         Spec::Broker(broker) => own::broker(broker, &mut findings),
-        Spec::Secret(_) | Spec::KubernetesService(_) => (),
+        Spec::Secret(_) | Spec::KubernetesService(_) | Spec::Guard => (),
         Spec::Endpoints(_) | Spec::EndpointSlice(_) => (),
     }
     findings

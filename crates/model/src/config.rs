@@ -41,6 +41,10 @@ pub struct Config {
     /// Settings of the broker, the defaults where the user wrote none.
     pub broker: Broker,
 
+    /// Objects that decide who may ask and that cannot be asked yet, such as `AuthService auth.default`: while there are
+    /// any, only Mappings with `bypass_auth` are served.
+    pub guards: Vec<String>,
+
     /// Addresses behind service names.
     pub endpoints: Endpoints,
 
@@ -63,6 +67,7 @@ impl Config {
             publish,
             subscribe,
             broker,
+            guards,
             endpoints: _,
             secrets,
         } = self;
@@ -75,6 +80,7 @@ impl Config {
             && same(publish, &other.publish)
             && same(subscribe, &other.subscribe)
             && *broker == other.broker
+            && *guards == other.guards
             && *secrets == other.secrets
     }
 }

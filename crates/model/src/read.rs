@@ -101,6 +101,9 @@ pub enum Kind {
     KubernetesService,
     Endpoints,
     EndpointSlice,
+    AuthService,
+    FilterPolicy,
+    WebApplicationFirewallPolicy,
 }
 
 /// An object that is good by itself.
@@ -140,6 +143,8 @@ pub(crate) enum Spec {
     KubernetesService(kubernetes::Service),
     Endpoints(kubernetes::Endpoints),
     EndpointSlice(kubernetes::Endpoints),
+    /// Decides who may ask, and cannot be asked.
+    Guard,
 }
 
 pub(crate) use ambassador::OWN_VERSION;

@@ -8,13 +8,11 @@ pub fn waiting(kind: Kind) -> &'static [&'static str] {
     match kind {
         Kind::Mapping => &[
             "auth_context_extensions",
-            "bypass_auth",
             "docs",
             "envoy_override",
             "keepalive",
             "labels",
             "modules",
-            "shadow",
             "tls",
         ],
         Kind::Host => &[
@@ -29,7 +27,6 @@ pub fn waiting(kind: Kind) -> &'static [&'static str] {
         Kind::Module => &[
             "admin_port",
             "allow_chunked_length",
-            "buffer",
             "buffer_limit_bytes",
             "debug_mode",
             "default_label_domain",

@@ -30,6 +30,7 @@ pub(super) struct Built {
 struct Around {
     module: Module,
     secrets: BTreeMap<(String, String), Secret>,
+    guards: Vec<String>,
 }
 
 impl Around {
@@ -38,6 +39,7 @@ impl Around {
         let Config {
             module,
             secrets,
+            guards,
             endpoints: _, // clusters follow them by themselves
             mappings: _,  // each compared alone
             hosts: _,     // these make the table
@@ -51,6 +53,7 @@ impl Around {
         Around {
             module: module.clone(),
             secrets: secrets.clone(),
+            guards: guards.clone(),
         }
     }
 }

@@ -6,7 +6,6 @@ use model::{Listener, Mapping, Module};
 /// Returns the fields of a Mapping that are taken and not acted on.
 pub(super) fn mapping(said: &Mapping) -> Vec<&'static str> {
     collect([
-        (said.shadow, "shadow"),
         (!said.labels.is_empty(), "labels"),
         (said.keepalive.is_some(), "keepalive"),
         (said.tls.is_some(), "tls"),
@@ -23,7 +22,6 @@ pub(super) fn module(said: &Module) -> Vec<&'static str> {
             said.header_case_overrides.is_some(),
             "header_case_overrides",
         ),
-        (said.buffer.is_some(), "buffer"),
         (said.gzip.is_some(), "gzip"),
         (said.lua_scripts.is_some(), "lua_scripts"),
         (said.enable_grpc_web, "enable_grpc_web"),

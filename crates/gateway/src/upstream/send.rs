@@ -46,6 +46,8 @@ pub(crate) enum Failure {
     ClientBody,
     #[error("the client's body did not come in time")]
     ClientIdle,
+    #[error("the client's body is too long")]
+    ClientTooLong,
 }
 
 impl Failure {
@@ -62,6 +64,7 @@ impl Failure {
             Failure::Protocol(_) => Refusal::UpstreamProtocol,
             Failure::ClientBody => Refusal::BrokenBody,
             Failure::ClientIdle => Refusal::BodyTimeout,
+            Failure::ClientTooLong => Refusal::BodyTooLarge,
         }
     }
 
@@ -89,6 +92,7 @@ impl Failure {
             if let Some(broken) = inner.downcast_ref::<Broken>() {
                 return match broken {
                     Broken::Idle(_) => Failure::ClientIdle,
+                    Broken::TooLong(_) => Failure::ClientTooLong,
                     _ => Failure::ClientBody,
                 };
             }

@@ -311,7 +311,7 @@ fn trusted_proxies_tell_who_asks_and_how() {
 #[test]
 fn what_does_nothing_yet_is_told() {
     let rig = Rig::start("routes: []");
-    let text = "{ routes: [{ prefix: /, service: a, shadow: true }, { prefix: /t/, service: 'https://b' }],
+    let text = "{ routes: [{ prefix: /, service: a }, { prefix: /t/, service: 'https://b' }],
         module: { gzip: {}, ip_allow: [{ peer: x }] } }";
     let applied = rig.gateway.apply(&config(text), &[]);
     let told: Vec<String> = applied
@@ -320,7 +320,6 @@ fn what_does_nothing_yet_is_told() {
         .map(|problem| problem.what.clone())
         .collect();
     for what in [
-        "`shadow` does nothing yet",
         "`gzip` does nothing yet",
         "`ip_allow`: `x` is no range of addresses such as `10.0.0.0/8`",
         "TLS towards services is not built yet, this route answers 503",

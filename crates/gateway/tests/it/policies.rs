@@ -1,5 +1,8 @@
 //! What happens to requests and answers on the way.
 
+mod buffer;
 mod cors;
 mod errors;
+mod guards;
+mod shadow;
 mod variables;

@@ -331,8 +331,6 @@ fn assemble(objects: &[&Written]) -> Config {
     };
     for object in objects {
         match &object.spec {
-            // A mirror is no target of its own; until mirroring works it gets nothing.
-            Spec::Mapping(mapping) if mapping.spec.shadow => (),
             Spec::Mapping(mapping) => config.mappings.push(mapping.clone()),
             Spec::Host(host) => config.hosts.push(object.with(host.as_ref().clone())),
             Spec::Listener(listener) => config.listeners.push(object.with(listener.clone())),
@@ -346,6 +344,7 @@ fn assemble(objects: &[&Written]) -> Config {
                 let key = (object.id.namespace.clone(), object.id.name.clone());
                 config.secrets.insert(key, secret.clone());
             }
+            Spec::Guard => config.guards.push(object.id.to_string()),
             Spec::KubernetesService(_) | Spec::Endpoints(_) | Spec::EndpointSlice(_) => (),
         }
     }

@@ -7,13 +7,11 @@ use crate::shape::{alternatives, shape};
 use crate::tree::{Key, Node, Place, Value};
 
 /// Ambassador's kinds that are not supported yet.
-pub(crate) const WAITING_KINDS: [&str; 20] = [
-    "AuthService",
+pub(crate) const WAITING_KINDS: [&str; 17] = [
     "ConsulResolver",
     "DevPortal",
     "EnvoyPatch",
     "Filter",
-    "FilterPolicy",
     "FastPathListener",
     "KnativeIngress",
     "KubernetesEndpointResolver",
@@ -26,8 +24,17 @@ pub(crate) const WAITING_KINDS: [&str; 20] = [
     "TLSContext",
     "TracingService",
     "WebApplicationFirewall",
-    "WebApplicationFirewallPolicy",
     "Features",
+];
+
+/// Kinds that decide who may ask. They are not supported yet, and passing them over would open what they close.
+const GUARDS: [(&str, Kind); 3] = [
+    ("AuthService", Kind::AuthService),
+    ("FilterPolicy", Kind::FilterPolicy),
+    (
+        "WebApplicationFirewallPolicy",
+        Kind::WebApplicationFirewallPolicy,
+    ),
 ];
 
 const AMBASSADOR_KINDS: [(&str, Kind); 4] = [
@@ -106,12 +113,16 @@ impl Reader<'_> {
                 None => return unknown(self, &OWN_KINDS),
             },
             V2 | "getambassador.io/v3alpha1" | "x.getambassador.io/v3alpha1" => {
-                match known(&AMBASSADOR_KINDS) {
+                match known(&AMBASSADOR_KINDS).or_else(|| known(&GUARDS)) {
                     Some(kind) => kind,
                     None if WAITING_KINDS.contains(&kind) => {
-                        let what = format!(
-                            "the kind `{kind}` is not supported yet, the object has no effect"
-                        );
+                        let meanwhile = match kind {
+                            "RateLimitService" | "RateLimit" => {
+                                "requests are served without a limit"
+                            }
+                            _ => "the object has no effect",
+                        };
+                        let what = format!("the kind `{kind}` is not supported yet, {meanwhile}");
                         return self.warn(&kind_node.place, &at("kind"), what, None);
                     }
                     None => return unknown(self, &AMBASSADOR_KINDS),
@@ -170,6 +181,9 @@ impl Reader<'_> {
             },
         };
         let place = node.place.clone();
+        if GUARDS.iter().any(|(_, guard)| *guard == kind) {
+            return self.guard(id, labels, node, path);
+        }
         if matches!(
             kind,
             Kind::Secret | Kind::KubernetesService | Kind::Endpoints | Kind::EndpointSlice
@@ -270,6 +284,40 @@ fn from_v2(kind: Kind, spec: Node) -> Node {
         entries.retain(|(key, _)| key.text != "labels");
     }
     Node::map(entries, spec.place)
+}
+
+impl Reader<'_> {
+    /// Takes an object that decides who may ask: it counts, and it is an error that it cannot do its work.
+    fn guard(&mut self, id: Id, labels: BTreeMap<String, String>, node: Node, path: &str) {
+        if node.get("spec").is_some_and(|spec| !self.ours(spec)) {
+            return;
+        }
+        let kind_at = node.get("kind").unwrap_or(&node).place.clone();
+        let what = format!(
+            "the kind `{:?}` is not supported yet: requests are refused with 500, unless their Mapping says `bypass_auth`",
+            id.kind
+        );
+        let hint = Some("take the object away to serve requests without asking it".to_owned());
+        let path_kind = super::join(path, "kind");
+        self.problem(
+            crate::Severity::Error,
+            &kind_at,
+            &path_kind,
+            what,
+            hint,
+            Some(&id),
+        );
+        let written = super::Written {
+            id,
+            origin: self.origin(&node.place),
+            labels,
+            spec: super::Spec::Guard,
+            path: path.to_owned(),
+            node,
+            short: false,
+        };
+        self.reading.objects.push(std::sync::Arc::new(written));
+    }
 }
 
 /// Turns spellings that Ambassador takes in every version into ours.

@@ -167,6 +167,8 @@ impl Reader<'_> {
             Kind::Publish => self.take(draft, Spec::Publish),
             Kind::Subscribe => self.take(draft, Spec::Subscribe),
             Kind::Broker => self.take(draft, Spec::Broker),
+            // Told and taken where their kind was seen.
+            Kind::AuthService | Kind::FilterPolicy | Kind::WebApplicationFirewallPolicy => (),
             Kind::Secret | Kind::KubernetesService | Kind::Endpoints | Kind::EndpointSlice => {
                 self.kubernetes_object(draft);
             }

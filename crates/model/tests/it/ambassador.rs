@@ -394,9 +394,9 @@ fn outlier_detection_is_an_object_or_its_text() {
 #[test]
 fn fields_without_effect_are_named() {
     mapping(
-        "prefix: /\nservice: s\ncors: { origins: ['*'] }\nshadow: false\ncircuit_breakers: []\nbypass_auth: true",
+        "prefix: /\nservice: s\ncors: { origins: ['*'] }\nshadow: false\ncircuit_breakers: []\nauth_context_extensions: { a: b }",
         expect![[r#"
-            a.yaml:10:16: warning: spec.bypass_auth: `bypass_auth` is accepted, it has no effect yet
+            a.yaml:10:28: warning: spec.auth_context_extensions: `auth_context_extensions` is accepted, it has no effect yet
         "#]],
     );
     problems(
@@ -415,19 +415,14 @@ fn fields_without_effect_are_named() {
 }
 
 #[test]
-fn a_mirror_is_no_target() {
+fn a_mirror_shares_the_match_of_its_route() {
     let text = "routes:\n- { prefix: /, service: a }\n- { prefix: /, service: b, shadow: true }\n";
-    problems(
-        text,
-        expect![[r#"
-        a.yaml:3:36: warning: routes[1].shadow: `shadow` is accepted, it has no effect yet
-    "#]],
-    );
+    problems(text, expect![""]);
     names(
         text,
         expect![[r#"
-        mappings: root.default
-    "#]],
+            mappings: root.default root-2.default
+        "#]],
     );
 }
 
@@ -500,6 +495,19 @@ fn objects_for_other_instances_are_passed_over() {
         mappings: none.default ours.default all.default
     "#]],
     );
+}
+
+#[test]
+fn a_kind_that_decides_who_may_ask_is_an_error_and_counts() {
+    let text = "apiVersion: getambassador.io/v3alpha1\nkind: AuthService\nmetadata: { name: auth }\nspec: { auth_service: a }\n---\n\
+                apiVersion: getambassador.io/v3alpha1\nkind: FilterPolicy\nmetadata: { name: other }\nspec: { ambassador_id: [other] }\n";
+    problems(
+        text,
+        expect![[r#"
+        a.yaml:2:7: error: kind: the kind `AuthService` is not supported yet: requests are refused with 500, unless their Mapping says `bypass_auth` (take the object away to serve requests without asking it)
+    "#]],
+    );
+    assert_eq!(load(text).config.guards, ["AuthService auth.default"]);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use model::{Options, Source};
 
 #[test]
 fn a_problem_shows_place_line_and_hint() {
-    let text = "routes:\n  - prefix: /é/\n    service: s\n    prefx: /b/\n  - { prefix: /c/, service: s, shadow: true }\n";
+    let text = "routes:\n  - prefix: /é/\n    service: s\n    prefx: /b/\n  - { prefix: /c/, service: s, timeout_ms: 0 }\n";
     let source = Source {
         name: "shop/nuncio.yaml".into(),
         text: text.into(),
@@ -22,13 +22,13 @@ fn a_problem_shows_place_line_and_hint() {
           = note: in Mapping root.default, at routes[0].prefx
           = help: did you mean `prefix`?
 
-        warning: `shadow` is accepted, it has no effect yet
-         --> shop/nuncio.yaml:5:40
+        warning: 0 means that a request may take forever
+         --> shop/nuncio.yaml:5:44
           |
-        5 |   - { prefix: /c/, service: s, shadow: true }
-          |                                        ^^^^
+        5 |   - { prefix: /c/, service: s, timeout_ms: 0 }
+          |                                            ^
           |
-          = note: in Mapping c.default, at routes[1].shadow
+          = note: in Mapping c.default, at routes[1].timeout_ms
 
     "#]]
     .assert_eq(&render(
