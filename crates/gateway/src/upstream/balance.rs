@@ -85,6 +85,14 @@ pub(crate) struct Slot {
     pub(crate) zone: Option<Arc<str>>,
 }
 
+impl PartialEq for Slot {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.endpoint, &other.endpoint)
+            && self.weight == other.weight
+            && self.zone == other.zone
+    }
+}
+
 /// The endpoints of a cluster, ready to be picked from.
 #[derive(Default)]
 pub(crate) struct Set {

@@ -146,7 +146,10 @@ impl Member {
 
 /// What is known about an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(dead_code, reason = "the diagnostics read it")]
+#[allow(
+    dead_code,
+    reason = "metrics read a part, the diagnostics will read the rest"
+)]
 pub(crate) struct View {
     pub(crate) address: SocketAddr,
     pub(crate) hostname: Option<Arc<str>>,
@@ -216,7 +219,8 @@ impl Cluster {
             .map(|slot| (slot.endpoint.address, &slot.endpoint))
             .collect();
         let mut seen = HashSet::new();
-        let mut slots = Vec::new();
+        let mut slots: Vec<Slot> = Vec::new();
+        let mut changed = !self.known.load(Relaxed);
         for member in members {
             if !seen.insert(member.address) {
                 continue;
@@ -225,12 +229,16 @@ impl Cluster {
                 Some(endpoint) if endpoint.hostname == member.hostname => (*endpoint).clone(),
                 _ => self.join(&member),
             };
-            endpoint.state.set_ready(member.healthy);
+            changed |= endpoint.state.set_ready(member.healthy);
             slots.push(Slot {
                 endpoint,
                 weight: member.weight.clamp(1, WEIGHT_MAX),
                 zone: member.zone,
             });
+        }
+        // DNS says the same again and again; that is no reason to make tables.
+        if !changed && slots == old.slots {
+            return;
         }
         let kept: HashSet<*const Endpoint> = slots
             .iter()
@@ -283,7 +291,6 @@ impl Cluster {
     }
 
     /// Returns what is known about each endpoint, for people and metrics.
-    #[allow(dead_code, reason = "the diagnostics read it")]
     pub(crate) fn view(&self) -> Vec<View> {
         let set = self.endpoints.load();
         let only = set.slots.len() == 1;

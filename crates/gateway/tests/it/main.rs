@@ -1,14 +1,17 @@
 //! The gateway between real sockets: clients on one side, upstreams on the other.
 
+mod balancing;
 mod basics;
 mod failures;
 mod framing;
+mod health;
 mod http2;
 mod live;
 mod policies;
 mod reasons;
 mod retries;
 mod rig;
+mod rolling;
 mod routes;
 mod streaming;
 mod upgrade;
