@@ -6,9 +6,12 @@
 //! | `/ambassador/v0/check_alive` | 200 while the process answers at all |
 //! | `/ambassador/v0/check_ready` | 200 once the first configuration runs and the broker is up, 503 before and while stopping |
 //! | `/metrics` | our metrics and Envoy's names, in OpenMetrics or Prometheus' text format 0.0.4 as `accept` asks |
-//! | `/nuncio/v0/status` | JSON: addresses, configuration and its problems, topics, groups |
+//! | `/ambassador/v0/diag/` | a page with problems, routes, hosts and upstreams; `?json=true` for machines, `&filter=errors` for one key of it; 404 where the Module's `diagnostics` are off |
+//! | `/nuncio/v0/status` | JSON: addresses, configuration and its problems, upstreams and their endpoints, topics, groups |
+//! | `POST /nuncio/v0/log?level=debug` | logs by this filter from now on |
 //! | `/nuncio/v0/explain?method=GET&url=http://host/path&header=name:value` | JSON: the route and why |
 
+mod diag;
 mod process;
 
 use std::io;
@@ -17,7 +20,7 @@ use std::sync::Arc;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use observe::metrics::{Dialect, Metrics, Source};
 use serde_json::{Value, json};
@@ -36,6 +39,15 @@ pub trait Subject: Send + Sync + 'static {
 
     /// Returns addresses, configuration, topics and groups.
     fn status(&self) -> Value;
+
+    /// Returns the diagnostics in Emissary's shape; `None` where the Module has switched them off.
+    fn diagnose(&self) -> Option<Value>;
+
+    /// Logs by another filter from now on.
+    ///
+    /// # Errors
+    /// When the filter cannot be read, or the log cannot be changed.
+    fn log_at(&self, filter: &str) -> Result<(), String>;
 
     /// Returns the route that a request takes, and why.
     ///
@@ -81,7 +93,10 @@ pub async fn serve(
             "/nuncio/v0/status",
             get(async |State(shared): State<Shared>| Json(shared.subject.status())),
         )
+        .route("/ambassador/v0/diag", get(diag::overview))
+        .route("/ambassador/v0/diag/", get(diag::overview))
         .route("/nuncio/v0/explain", get(explain))
+        .route("/nuncio/v0/log", post(log))
         .with_state(Shared { subject, metrics });
     axum::serve(listener, routes)
         .with_graceful_shutdown(stop.cancelled_owned())
@@ -138,6 +153,19 @@ async fn explain(
     }
 }
 
+async fn log(State(shared): State<Shared>, Query(pairs): Query<Vec<(String, String)>>) -> Response {
+    let [(name, level)] = &pairs[..] else {
+        return bad("say `?level=` and a filter such as `debug` or `gateway=debug,info`");
+    };
+    if name != "level" {
+        return bad(&format!("unknown parameter `{name}`: use level"));
+    }
+    match shared.subject.log_at(level) {
+        Ok(()) => Json(json!({ "level": level })).into_response(),
+        Err(why) => bad(&why),
+    }
+}
+
 fn bad(why: &str) -> Response {
     (StatusCode::BAD_REQUEST, Json(json!({ "error": why }))).into_response()
 }
@@ -158,6 +186,17 @@ mod tests {
 
         fn status(&self) -> Value {
             json!({ "version": "test" })
+        }
+
+        fn diagnose(&self) -> Option<Value> {
+            Some(json!({ "errors": [["a", "b"]], "system": {} }))
+        }
+
+        fn log_at(&self, filter: &str) -> Result<(), String> {
+            match filter {
+                "debug" => Ok(()),
+                other => Err(format!("no {other}")),
+            }
         }
 
         fn explain(&self, ask: &Ask) -> Result<Value, String> {
@@ -212,5 +251,10 @@ mod tests {
         assert_eq!(get("/nuncio/v0/explain?uri=x").await.0, 400);
         assert_eq!(get("/nuncio/v0/explain?header=x").await.0, 400);
         assert!(get("/metrics").await.1.contains("process_open_fds"));
+        let (status, body) = get("/ambassador/v0/diag/?json=true&filter=errors").await;
+        assert_eq!((status, body.as_str()), (200, r#"[["a","b"]]"#));
+        assert!(get("/ambassador/v0/diag/").await.1.starts_with("<!doctype"));
+        assert_eq!(get("/ambassador/v0/diag/?loglevel=shout").await.0, 400);
+        assert_eq!(get("/ambassador/v0/diag/?loglevel=debug").await.0, 200);
     }
 }

@@ -1,12 +1,13 @@
 //! `nuncio serve`: the gateway, the broker and the bridge on files or folders, until a signal.
 
+mod diag;
 mod running;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use observe::log::Format;
+use observe::log::{Filter, Format};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use running::Running;
@@ -68,7 +69,7 @@ pub(crate) struct Telling {
 
 impl Telling {
     /// Starts the log.
-    pub(crate) fn start(&self) -> anyhow::Result<()> {
+    pub(crate) fn start(&self) -> anyhow::Result<Filter> {
         let colour =
             anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never;
         let format = if self.log_json {
@@ -88,10 +89,12 @@ pub(crate) struct Options {
     pub(crate) access_log: bool,
     /// Where services are that this process itself has given their places.
     pub(crate) told: control::Overlay,
+    /// What is logged, where it can be changed.
+    pub(crate) log: Option<Filter>,
 }
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    arguments.telling.start()?;
+    let log = arguments.telling.start()?;
     let stop = CancellationToken::new();
     kit::stop::on_signals(stop.clone())?;
     let options = Options {
@@ -100,6 +103,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         role: arguments.role,
         access_log: !arguments.telling.no_access_log,
         told: control::Overlay::new(),
+        log: Some(log),
     };
     let running = Running::start(options).await?;
     for line in running.addresses().lines() {

@@ -77,7 +77,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 
     // The stream belongs to the services; of gateway and broker only what somebody should look at is in it.
     let colour = anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never;
-    observe::log::start(Format::Text { colour }, "warn,krafka=error")
+    let log = observe::log::start(Format::Text { colour }, "warn,krafka=error")
         .map_err(anyhow::Error::msg)?;
 
     let stop = CancellationToken::new();
@@ -98,6 +98,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         role: None,
         access_log: arguments.access_log,
         told: told.collect(),
+        log: Some(log),
     })
     .await?;
     let doors = doors(&running)?;

@@ -9,6 +9,7 @@ pub mod discovery;
 pub mod listener;
 pub mod refusal;
 pub mod route;
+pub mod view;
 
 mod access;
 mod core;

@@ -31,7 +31,7 @@ pub fn waiting(kind: Kind) -> &'static [&'static str] {
             "debug_mode",
             "default_label_domain",
             "default_labels",
-            "diagnostics",
+            "diagnostics.allow_non_local",
             "enable_grpc_http11_bridge",
             "enable_grpc_web",
             "envoy_log_format",

@@ -28,6 +28,8 @@ const PYTHON: &[&str] = &[
     "python-snappy==0.7.3",
     "zstandard==0.25.0",
 ];
+/// What Prometheus' own parsers are installed from.
+const SCRAPER: &[&str] = &["prometheus-client==0.26.0"];
 /// What the Node.js client is installed from.
 const NODE: &[&str] = &["kafkajs@2.2.4"];
 /// What the Java client is installed from. Jackson is there for the test's own script.
@@ -79,6 +81,18 @@ pub fn python() -> Result<PathBuf, Missing> {
         run(Command::new(pip)
             .args(["install", "--only-binary", ":all:"])
             .args(PYTHON))
+    })?;
+    Ok(folder.join("bin/python"))
+}
+
+/// Returns a Python interpreter that has `prometheus_client`.
+pub fn scraper() -> Result<PathBuf, Missing> {
+    let folder = install("scraper", &SCRAPER.join(" "), |folder| {
+        run(Command::new("python3").args(["-m", "venv"]).arg(folder))?;
+        let pip = folder.join("bin/pip");
+        run(Command::new(pip)
+            .args(["install", "--only-binary", ":all:"])
+            .args(SCRAPER))
     })?;
     Ok(folder.join("bin/python"))
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use admin::{Ask, Subject};
 use anyhow::Context;
@@ -17,9 +17,11 @@ use gateway::backend::Handler;
 use gateway::listener::Limits;
 use gateway::route::Table;
 use gateway::route::explain::{Question, explain};
-use model::Config;
+use gateway::view::Upstream;
+use model::{Config, Problem};
 use observe::access::AccessLog;
-use observe::metrics::Metrics;
+use observe::log::Filter;
+use observe::metrics::{Histogram, Kind, Metrics, Page, SECONDS, Source, labels};
 use rustix::process::{Resource, Rlimit};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -28,6 +30,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::diag::Look;
 use super::{GATEWAY, KAFKA, Options, Role};
 use crate::check;
 
@@ -52,6 +55,13 @@ struct House {
     /// The broker's settings that this process started with: they hold until its end.
     broker_settings: model::Broker,
     addresses: Mutex<Addresses>,
+    /// What the gateway found when it took the configuration that runs.
+    found: Mutex<Vec<Problem>>,
+    /// How long it took to bring the configurations into effect.
+    reloads: Histogram,
+    /// The last of them.
+    reloaded_in: Mutex<Duration>,
+    log_filter: Option<Filter>,
     started: Instant,
     stop: CancellationToken,
 }
@@ -134,9 +144,20 @@ impl Running {
             subscriptions: Subscriptions::new(metrics.clone(), stop.child_token()),
             broker_settings: config.broker.clone(),
             addresses: Mutex::new(addresses),
+            found: Mutex::default(),
+            reloads: metrics.histogram(
+                "nuncio_reload_seconds",
+                "From a checked configuration to the one that all requests see.",
+                &[],
+                SECONDS,
+            ),
+            reloaded_in: Mutex::default(),
+            log_filter: options.log.clone(),
             started,
             stop: stop.clone(),
         });
+        let source: Arc<dyn Source> = house.clone();
+        metrics.ask(Arc::downgrade(&source));
         let mut published = control.published();
         let first = published.borrow_and_update().clone();
         if let Some((address, cause)) = house.apply(&first).await.into_iter().next() {
@@ -328,6 +349,7 @@ async fn follow(
 impl House {
     /// Brings topics, routes and subscriptions in line with a configuration. Returns what could not be listened on.
     async fn apply(&self, published: &Published) -> Vec<(SocketAddr, std::io::Error)> {
+        let began = Instant::now();
         let config = &published.config;
         if config.broker != self.broker_settings {
             warn!("the `broker:` settings have changed; they take effect at the next start");
@@ -353,6 +375,7 @@ impl House {
                 warn!("{problem}");
             }
             deaf = applied.deaf;
+            *self.found.lock().unwrap_or_else(PoisonError::into_inner) = applied.problems;
             self.addresses
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
@@ -365,6 +388,12 @@ impl House {
                 "subscriptions do not run: this process has no broker; `broker.bootstrap` names one"
             );
         }
+        let took = began.elapsed();
+        self.reloads.record(took);
+        *self
+            .reloaded_in
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = took;
         info!(version = published.version, "configuration applied");
         deaf
     }
@@ -386,6 +415,49 @@ impl House {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+}
+
+impl House {
+    fn upstreams(&self) -> Vec<Upstream> {
+        let gateway = self.gateway.as_ref();
+        gateway.map(Gateway::upstreams).unwrap_or_default()
+    }
+
+    fn look<T>(&self, upstreams: &[Upstream], see: impl FnOnce(Look<'_>) -> T) -> T {
+        let published = self.published.borrow().clone();
+        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        see(Look {
+            published: &published,
+            found: &found,
+            upstreams,
+            uptime: self.started.elapsed(),
+            ready: self.ready().is_ok(),
+        })
+    }
+}
+
+impl Source for House {
+    /// What Ambassador tells about its diagnostics.
+    fn tell(&self, page: &mut Page) {
+        let (errors, notices) = self.look(&[], |look| look.counts());
+        let mut gauge = |name: &str, help, value: f64| {
+            page.foreign(&format!("ambassador_{name}"), Kind::Gauge, help)
+                .value("", value);
+        };
+        let help = "Objects' errors at present.";
+        gauge("diagnostics_errors", help, errors as f64);
+        let help = "Objects' warnings at present.";
+        gauge("diagnostics_notices", help, notices as f64);
+        let took = *self
+            .reloaded_in
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let help = "Seconds that the last configuration took to run.";
+        gauge("reconfiguration_time_seconds", help, took.as_secs_f64());
+        let version = labels(&[("version", env!("CARGO_PKG_VERSION"))]);
+        page.foreign("ambassador_diagnostics_info", Kind::Gauge, "Always 1.")
+            .value(&version, 1);
     }
 }
 
@@ -415,9 +487,29 @@ impl Subject for House {
                 "good_at": published.good_at.and_then(seconds),
                 "problems": published.problems.iter().map(check::json).collect::<Vec<_>>(),
             },
+            "upstreams": self.upstreams(),
             "topics": self.broker.as_ref().map(|broker| topics(&broker.topics())),
             "groups": self.broker.as_ref().map(|broker| groups(&broker.groups())),
         })
+    }
+
+    fn diagnose(&self) -> Option<Value> {
+        let enabled = {
+            let published = self.published.borrow();
+            let diagnostics = published.config.module.diagnostics.as_ref();
+            diagnostics.and_then(|diagnostics| diagnostics.enabled)
+        };
+        if enabled == Some(false) {
+            return None;
+        }
+        Some(self.look(&self.upstreams(), |look| look.told()))
+    }
+
+    fn log_at(&self, filter: &str) -> Result<(), String> {
+        match &self.log_filter {
+            Some(log) => log.set(filter),
+            None => Err("the log cannot be changed here".to_owned()),
+        }
     }
 
     fn explain(&self, ask: &Ask) -> Result<Value, String> {

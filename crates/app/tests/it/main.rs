@@ -4,6 +4,7 @@ mod ambassador;
 mod clients;
 mod commands;
 mod discovery;
+mod observe;
 mod serve;
 mod shop;
 mod up;

@@ -13,7 +13,7 @@ use observe::metrics::{Kind, Page, Sums, labels};
 use super::codes::classes;
 use super::export::Named;
 use super::route::{FrontMeters, RouteCounts};
-use super::upstream::{Failed, UpstreamCounts};
+use super::upstream::{Cared, Failed, UpstreamCounts};
 use crate::upstream::breaker::Limited;
 use crate::upstream::cluster::View;
 
@@ -23,6 +23,7 @@ const OURS_ALONE: &[f64] = &[0.0025];
 pub(super) fn tell(page: &mut Page, fronts: &[Arc<FrontMeters>], upstreams: &[Named]) {
     downstream(page, fronts);
     membership(page, upstreams);
+    care(page, upstreams);
     breakers(page, upstreams);
     upstream(page, upstreams);
 }
@@ -174,6 +175,42 @@ fn membership(page: &mut Page, upstreams: &[Named]) {
         "outlier_detection_ejections_active",
         "Endpoints that outlier detection has put aside.",
         &|view| view.ejected,
+    );
+}
+
+/// Writes how endpoints were looked after, where they are.
+fn care(page: &mut Page, upstreams: &[Named]) {
+    let cared: Vec<(String, &Cared)> = upstreams
+        .iter()
+        .filter_map(|named| Some((cluster_label(named), &**named.meters.cared.get()?)))
+        .collect();
+    let mut each = |name: &str, help, read: &dyn Fn(&Cared) -> u64| {
+        let name = format!("envoy_cluster_{name}");
+        let mut family = page.foreign(&name, Kind::Counter, help);
+        for (labels, cared) in &cared {
+            family.value(labels, read(cared));
+        }
+    };
+    each("health_check_attempt", "Health checks.", &|cared| {
+        cared.health_checks.get()
+    });
+    each(
+        "health_check_failure",
+        "Health checks that failed.",
+        &|cared| cared.health_check_failures.get(),
+    );
+    each(
+        "health_check_success",
+        "Health checks that did not fail.",
+        &|cared| {
+            let failures = cared.health_check_failures.get();
+            cared.health_checks.get().saturating_sub(failures)
+        },
+    );
+    each(
+        "outlier_detection_ejections_enforced_total",
+        "How often outlier detection has put an endpoint aside.",
+        &|cared| cared.ejections.iter().map(|count| count.get()).sum(),
     );
 }
 

@@ -9,7 +9,7 @@ use http::StatusCode;
 use observe::metrics::{Buckets, Count, Level};
 
 use super::LATENCY;
-use super::codes::Codes;
+use super::codes::{Codes, classes};
 use crate::refusal::Refusal;
 use crate::upstream::breaker::Limited;
 use crate::upstream::outlier::Reason;
@@ -66,6 +66,11 @@ impl Opened {
     pub(crate) fn inc(&self) {
         self.now.inc();
         self.all.inc();
+    }
+
+    /// Returns how many are open.
+    pub(crate) fn now(&self) -> i64 {
+        self.now.get()
     }
 
     /// One is closed.
@@ -135,6 +140,13 @@ impl UpstreamCounts {
     /// An endpoint is put aside.
     pub(crate) fn ejected(&self, reason: Reason) {
         self.cared().ejections[reason as usize].inc();
+    }
+
+    /// Returns the upstream's answers by their class, and how many answers were ours.
+    pub(crate) fn answers(&self) -> ([u64; 5], u64) {
+        let failed = self.failed.get();
+        let failed = failed.map_or(0, |failed| failed.codes.read().iter().map(|(_, n)| n).sum());
+        (classes(&self.codes.read()), failed)
     }
 
     /// Returns whether it was ever asked.
