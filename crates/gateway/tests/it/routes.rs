@@ -3,6 +3,7 @@
 //! `fuzz/` runs the same functions with coverage.
 
 mod agree;
+mod edits;
 mod made;
 mod naive;
 mod paths;
