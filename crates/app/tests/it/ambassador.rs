@@ -4,6 +4,7 @@
 //! otherwise. The upstreams answer with what they saw.
 
 mod addresses;
+mod balancers;
 mod complaints;
 mod cors;
 mod errors;
@@ -14,9 +15,11 @@ mod hosts;
 mod limits;
 mod listeners;
 mod matches;
+mod metrics;
 mod order;
 mod paths;
 mod redirects;
+mod retries;
 mod timeouts;
 mod upgrade;
 mod v2;
