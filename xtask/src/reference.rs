@@ -107,6 +107,7 @@ fn index(shapes: &[Shape]) -> String {
             Section::Named(key) => format!("`{key}:` a map by name"),
             Section::Listed(key) => format!("`{key}:` a list"),
             Section::Single(key) => format!("`{key}:`"),
+            Section::Nowhere => "–".to_owned(),
         };
         let (first, _) = described(&shape.spec);
         let first = first
@@ -143,6 +144,7 @@ fn page(shape: &Shape) -> String {
             "as an item of the list `{key}:`, where `name:` may be added; without it a name is derived from what the item says"
         ),
         Section::Single(key) => format!("as the section `{key}:`"),
+        Section::Nowhere => "nowhere".to_owned(),
     };
     let spec = if name == "Module" {
         "under `spec.config:`"
@@ -150,9 +152,13 @@ fn page(shape: &Shape) -> String {
         "under `spec:`"
     };
     let version = shape.version;
+    let place = match shape.section {
+        Section::Nowhere => "It is written as an object only.".to_owned(),
+        _ => format!("In `nuncio.yaml` it stands {place}."),
+    };
     _ = writeln!(
         text,
-        "In `nuncio.yaml` it stands {place}. As an object (`apiVersion: {version}`, `kind: {name}`) its fields stand {spec}.\n"
+        "{place} As an object (`apiVersion: {version}`, `kind: {name}`) its fields stand {spec}.\n"
     );
     let waiting = support::waiting(shape.kind);
     if !waiting.is_empty() {

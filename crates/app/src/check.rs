@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use gateway::route::Table;
 use model::read::Source;
 use model::render::{Style, render, summary};
+use model::selector::Selector;
 use model::{Config, Problem, Severity};
 
 use crate::serve::or_here;
@@ -54,7 +56,7 @@ pub(crate) struct Read {
 pub(crate) fn read(named: Vec<PathBuf>) -> anyhow::Result<Read> {
     let files = control::files::read(&or_here(named)?);
     let sources = files.sources;
-    let loaded = model::load::load(&sources, &model_options());
+    let loaded = model::load::load(&sources, &model_options()?);
     let (_, found) = Table::build(&loaded.config);
     let mut problems = files.problems;
     problems.extend(loaded.problems);
@@ -75,17 +77,20 @@ pub(crate) fn read(named: Vec<PathBuf>) -> anyhow::Result<Read> {
 }
 
 /// Returns what decides which objects count, from the variables that Ambassador reads.
-pub(crate) fn model_options() -> model::read::Options {
-    let mut options = model::read::Options::default();
-    if let Some(id) = std::env::var("AMBASSADOR_ID")
-        .ok()
-        .filter(|id| !id.is_empty())
-    {
-        options.ambassador_id = id;
-    }
-    let loose = std::env::var("DISABLE_STRICT_LABEL_SELECTORS");
-    options.loose_selectors = loose.is_ok_and(|said| said.eq_ignore_ascii_case("true"));
-    options
+pub(crate) fn model_options() -> anyhow::Result<model::read::Options> {
+    let said = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let usual = model::read::Options::default();
+    let labels = said("AMBASSADOR_LABEL_SELECTOR").unwrap_or_default();
+    let loose = said("DISABLE_STRICT_LABEL_SELECTORS");
+    Ok(model::read::Options {
+        loose_selectors: loose.is_some_and(|said| said.eq_ignore_ascii_case("true")),
+        ambassador_id: said("AMBASSADOR_ID").unwrap_or(usual.ambassador_id),
+        namespace: said("AMBASSADOR_NAMESPACE").unwrap_or(usual.namespace),
+        single_namespace: said("AMBASSADOR_SINGLE_NAMESPACE").is_some(),
+        labels: Selector::parse(&labels)
+            .map_err(anyhow::Error::msg)
+            .context("could not read AMBASSADOR_LABEL_SELECTOR")?,
+    })
 }
 
 fn verdict(config: &Config, problems: &[Problem]) -> String {

@@ -114,7 +114,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Returns the named files and folders, or `nuncio.yaml` where the command was started.
+/// Returns the named files and folders, or `nuncio.yaml` where the command was started, or Ambassador's own folder.
 pub(crate) fn or_here(named: Vec<PathBuf>) -> anyhow::Result<Vec<PathBuf>> {
     if !named.is_empty() {
         if let Some(missing) = named.iter().find(|path| !path.exists()) {
@@ -125,6 +125,18 @@ pub(crate) fn or_here(named: Vec<PathBuf>) -> anyhow::Result<Vec<PathBuf>> {
     let here = PathBuf::from("nuncio.yaml");
     if here.exists() {
         return Ok(vec![here]);
+    }
+    // Where Ambassador without a cluster reads its configuration.
+    if let Ok(base) = std::env::var("AMBASSADOR_CONFIG_BASE_DIR")
+        && !base.is_empty()
+    {
+        let folder = PathBuf::from(base).join("ambassador-config");
+        anyhow::ensure!(
+            folder.exists(),
+            "there is no folder `{}`, where AMBASSADOR_CONFIG_BASE_DIR says that the configuration is",
+            folder.display()
+        );
+        return Ok(vec![folder]);
     }
     anyhow::bail!(
         "there is no nuncio.yaml here; name a file or a folder, as in `nuncio serve config/`"

@@ -415,6 +415,7 @@ impl State {
             problems: mut found,
             ..
         } = merged;
+        config.namespace = self.options.namespace.clone();
         for ((namespace, service), addresses) in &overlay {
             config.endpoints.tell(namespace, service, addresses.clone());
         }

@@ -26,6 +26,8 @@ pub(crate) fn alone(written: &Written) -> Vec<Finding> {
         Spec::Publish(publish) => own::publish(publish, &mut findings),
         Spec::Subscribe(subscribe) => own::subscribe(subscribe, &mut findings),
         Spec::Broker(broker) => own::broker(broker, &mut findings),
+        Spec::ConsulResolver(resolver) => ambassador::consul(resolver, &mut findings),
+        Spec::KubernetesServiceResolver(_) | Spec::KubernetesEndpointResolver(_) => (),
         Spec::Secret(_) | Spec::KubernetesService(_) | Spec::Guard => (),
         Spec::Endpoints(_) | Spec::EndpointSlice(_) => (),
     }

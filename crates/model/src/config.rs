@@ -4,6 +4,7 @@ use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::resolver::Resolver;
 use crate::{
     Broker, Endpoints, Host, Listener, Mapping, Module, Object, Publish, Service, Subscribe, Topic,
 };
@@ -48,6 +49,12 @@ pub struct Config {
     /// Addresses behind service names.
     pub endpoints: Endpoints,
 
+    /// Resolvers by their names; those that are built in need not be here.
+    pub resolvers: BTreeMap<String, Resolver>,
+
+    /// The namespace that this instance stands in; empty means `default`.
+    pub namespace: String,
+
     /// Kubernetes Secrets, by namespace and name.
     pub secrets: BTreeMap<(String, String), Secret>,
 }
@@ -69,6 +76,8 @@ impl Config {
             broker,
             guards,
             endpoints: _,
+            resolvers,
+            namespace,
             secrets,
         } = self;
         same(mappings, &other.mappings)
@@ -81,6 +90,8 @@ impl Config {
             && same(subscribe, &other.subscribe)
             && *broker == other.broker
             && *guards == other.guards
+            && *resolvers == other.resolvers
+            && *namespace == other.namespace
             && *secrets == other.secrets
     }
 }

@@ -33,10 +33,9 @@ pub fn load(sources: &[Source], options: &Options) -> Loaded {
         &mut problems,
         sources.iter().map(|source| source.name.as_ref()),
     );
-    Loaded {
-        config: checked.config,
-        problems,
-    }
+    let mut config = checked.config;
+    config.namespace = options.namespace.clone();
+    Loaded { config, problems }
 }
 
 /// Sorts problems by their source, in the order given, and their place in it.

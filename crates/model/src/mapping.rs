@@ -92,7 +92,9 @@ pub struct Mapping {
     /// Where the requests go: `[scheme://]host[.namespace][:port]`. `https://` originates TLS.
     pub service: String,
 
-    /// How the service's endpoints are found; the Module's `resolver`, or `kubernetes-service`, when nothing is said.
+    /// How the service's endpoints are found: `kubernetes-service` (DNS), `endpoint` or `kubernetes-endpoint` (Endpoints and
+    /// EndpointSlices), `consul`, or the name of a resolver object. The Module's `resolver` when nothing is said; where that
+    /// says nothing either, Endpoints count where the service has some, and else DNS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resolver: Option<String>,
 
@@ -539,8 +541,11 @@ pub struct GrpcHealthCheck {
 pub enum DnsType {
     /// All addresses of the answer are endpoints.
     StrictDns,
-    /// The first address is the endpoint.
+    /// One address is the endpoint; it stays the same while the answer has it.
     LogicalDns,
+    /// SRV records tell targets, ports and weights; `service` is their name, such as `_http._tcp.orders.example.com`.
+    /// Targets of the first priority with an address are endpoints. An extension to Ambassador.
+    Srv,
 }
 
 /// TCP keep-alive towards a service.

@@ -1,10 +1,11 @@
 //! From text to objects: which documents and objects there are, each read alone.
 
 mod ambassador;
+mod annotation;
 mod kubernetes;
 mod short;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -12,6 +13,8 @@ use serde::de::DeserializeOwned;
 
 use crate::check;
 use crate::config::Secret;
+use crate::resolver::{ConsulResolver, KubernetesEndpointResolver, KubernetesServiceResolver};
+use crate::selector::Selector;
 use crate::shape::{Misshape, shape};
 use crate::support;
 use crate::tree::{self, Node, Place};
@@ -38,6 +41,14 @@ pub struct Options {
 
     /// Whether a Host takes Mappings that have one of the labels it asks for, instead of all of them.
     pub loose_selectors: bool,
+    /// The namespace that this instance stands in (`AMBASSADOR_NAMESPACE`).
+    pub namespace: String,
+
+    /// Whether objects of other namespaces are passed over (`AMBASSADOR_SINGLE_NAMESPACE`).
+    pub single_namespace: bool,
+
+    /// What the labels of Kubernetes-style objects must be like; others are passed over (`AMBASSADOR_LABEL_SELECTOR`).
+    pub labels: Selector,
 }
 
 impl Default for Options {
@@ -45,6 +56,9 @@ impl Default for Options {
         Options {
             ambassador_id: "default".to_owned(),
             loose_selectors: false,
+            namespace: "default".to_owned(),
+            single_namespace: false,
+            labels: Selector::default(),
         }
     }
 }
@@ -97,6 +111,9 @@ pub enum Kind {
     Publish,
     Subscribe,
     Broker,
+    KubernetesServiceResolver,
+    KubernetesEndpointResolver,
+    ConsulResolver,
     Secret,
     KubernetesService,
     Endpoints,
@@ -104,6 +121,18 @@ pub enum Kind {
     AuthService,
     FilterPolicy,
     WebApplicationFirewallPolicy,
+}
+
+impl Kind {
+    /// Returns whether Mappings name it in `resolver`.
+    pub(crate) fn is_resolver(self) -> bool {
+        matches!(
+            self,
+            Kind::KubernetesServiceResolver
+                | Kind::KubernetesEndpointResolver
+                | Kind::ConsulResolver
+        )
+    }
 }
 
 /// An object that is good by itself.
@@ -139,6 +168,9 @@ pub(crate) enum Spec {
     Publish(Publish),
     Subscribe(Subscribe),
     Broker(Broker),
+    KubernetesServiceResolver(KubernetesServiceResolver),
+    KubernetesEndpointResolver(KubernetesEndpointResolver),
+    ConsulResolver(ConsulResolver),
     Secret(Secret),
     KubernetesService(kubernetes::Service),
     Endpoints(kubernetes::Endpoints),
@@ -226,9 +258,11 @@ pub fn read(source: &Source, options: &Options) -> Reading {
     let reading = Reading::default();
     let mut reader = Reader {
         file: source.name.clone(),
+        text: &source.text,
         options,
         reading,
         names: BTreeMap::new(),
+        foreign: BTreeSet::new(),
     };
     for document in tree::documents(&source.text) {
         match document {
@@ -246,10 +280,13 @@ pub fn read(source: &Source, options: &Options) -> Reading {
 /// Collects what one source holds.
 struct Reader<'a> {
     file: Arc<str>,
+    text: &'a str,
     options: &'a Options,
     reading: Reading,
     /// How often each derived name was given, so that they stay apart.
     names: BTreeMap<(Kind, String), u32>,
+    /// Kinds of others that were passed over, each told of once.
+    foreign: BTreeSet<(String, String)>,
 }
 
 /// An object whose kind and name are known, with its spec still a tree.
@@ -340,7 +377,13 @@ impl Reader<'_> {
         else {
             return self.options.ambassador_id == "default";
         };
-        let ours = |id: &str| id == self.options.ambassador_id || id == "_automatic_";
+        let ours = |id: &str| {
+            // Ambassador's conversion from v2 to v3alpha1 puts this in front.
+            let id = id
+                .strip_prefix("--apiVersion-v3alpha1-only--")
+                .unwrap_or(id);
+            id == self.options.ambassador_id || id == "_automatic_"
+        };
         match said.text() {
             Some(id) => ours(id),
             None => said.items().is_empty() || said.items().iter().filter_map(Node::text).any(ours),

@@ -5,6 +5,7 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
 use crate::read::{Kind, OWN_VERSION};
+use crate::resolver::{ConsulResolver, KubernetesEndpointResolver, KubernetesServiceResolver};
 use crate::{Broker, Host, Listener, Mapping, Module, Publish, Service, Subscribe, Topic};
 
 /// A kind and its shape.
@@ -32,6 +33,8 @@ pub enum Section {
     Listed(&'static str),
     /// One spec.
     Single(&'static str),
+    /// None: it is only written as an object.
+    Nowhere,
 }
 
 impl Section {
@@ -39,6 +42,7 @@ impl Section {
     pub fn key(self) -> &'static str {
         match self {
             Section::Named(key) | Section::Listed(key) | Section::Single(key) => key,
+            Section::Nowhere => "",
         }
     }
 }
@@ -47,7 +51,7 @@ const AMBASSADOR: &str = "getambassador.io/v3alpha1";
 
 /// Returns the shapes of all kinds, in the order in which a newcomer meets them.
 pub fn shapes() -> Vec<Shape> {
-    use Section::{Listed, Named, Single};
+    use Section::{Listed, Named, Nowhere, Single};
     vec![
         shape::<Service>(Kind::Service, OWN_VERSION, Named("services")),
         shape::<Mapping>(Kind::Mapping, AMBASSADOR, Listed("routes")),
@@ -57,6 +61,9 @@ pub fn shapes() -> Vec<Shape> {
         shape::<Host>(Kind::Host, AMBASSADOR, Listed("hosts")),
         shape::<Listener>(Kind::Listener, AMBASSADOR, Listed("listeners")),
         shape::<Module>(Kind::Module, AMBASSADOR, Single("module")),
+        shape::<ConsulResolver>(Kind::ConsulResolver, AMBASSADOR, Named("resolvers")),
+        shape::<KubernetesEndpointResolver>(Kind::KubernetesEndpointResolver, AMBASSADOR, Nowhere),
+        shape::<KubernetesServiceResolver>(Kind::KubernetesServiceResolver, AMBASSADOR, Nowhere),
         shape::<Broker>(Kind::Broker, OWN_VERSION, Single("broker")),
     ]
 }
@@ -98,6 +105,7 @@ pub fn nuncio_yaml() -> Value {
                 (key, json!({ "type": "array", "items": item }))
             }
             Section::Single(key) => (key, item),
+            Section::Nowhere => continue,
         };
         properties.insert(key.to_owned(), nullable(value));
         definitions.insert(name, spec);

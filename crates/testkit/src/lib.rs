@@ -4,6 +4,7 @@
 //! without a chain of `?`. Every wait has a limit.
 
 pub mod apache;
+pub mod consul;
 pub mod echo;
 pub mod lab;
 pub mod mutate;

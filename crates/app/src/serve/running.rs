@@ -102,7 +102,7 @@ impl Running {
         let metrics = Metrics::default();
         let from = control::Options {
             told: options.told.clone(),
-            model: check::model_options(),
+            model: check::model_options()?,
             ..control::Options::new(options.config.clone())
         };
         let control = Control::start(from, &metrics, stop.clone()).await;

@@ -4,6 +4,7 @@ use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use testkit::consul::{Consul, instance};
 use testkit::echo::Echo;
 use testkit::nuncio::{Nuncio, Setup};
 use testkit::raw::{Raw, http};
@@ -140,4 +141,125 @@ fn who_leaves_is_asked_only_when_nobody_else_is_there() {
     wait::until("the last one to be asked", LIVE, || {
         (ask().as_deref() == Some("two")).then_some(())
     });
+}
+
+#[test]
+fn consul_is_followed_and_its_failures_change_nothing() {
+    let (one, two) = (Echo::start("one"), Echo::start("two"));
+    let consul = Consul::start();
+    consul.tell("orders", vec![instance(one.address(), 1)]);
+    let nuncio = Setup::new(env!("CARGO_BIN_EXE_nuncio"))
+        .file(
+            "consul.yaml",
+            "apiVersion: getambassador.io/v3alpha1
+kind: ConsulResolver
+metadata: { name: consul-dc1 }
+spec: { address: '${CONSUL_HOST}', datacenter: dc1 }
+---
+routes: [{ prefix: /, service: orders, resolver: consul-dc1 }]
+",
+        )
+        .argument("--role")
+        .argument("gateway")
+        .environment("CONSUL_HOST", &consul.address().to_string())
+        .environment("CONSUL_HTTP_TOKEN", "secret")
+        .start();
+    let mut client = Raw::connect(nuncio.gateway());
+    let mut ask = || {
+        client.send("GET / HTTP/1.1\r\nhost: shop.example\r\n\r\n");
+        let answer = client.take_response();
+        assert_eq!(answer.status, 200, "{}", answer.head);
+        answer.json()["backend"].as_str().map(str::to_owned)
+    };
+    assert_eq!(ask().as_deref(), Some("one"));
+    consul.fail(Some((500, "No cluster leader")));
+    for _ in 0..10 {
+        assert_eq!(ask().as_deref(), Some("one"));
+    }
+    consul.tell("orders", vec![instance(two.address(), 1)]);
+    consul.fail(None);
+    wait::until("the other instance to be asked", LIVE, || {
+        (ask().as_deref() == Some("two")).then_some(())
+    });
+    let begun = Instant::now();
+    consul.tell("orders", vec![instance(one.address(), 1)]);
+    wait::until("the first one to be asked again", LIVE, || {
+        (ask().as_deref() == Some("one")).then_some(())
+    });
+    assert!(
+        begun.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        begun.elapsed()
+    );
+    let queries = consul.queries();
+    let first = "/v1/health/service/orders?passing=1&dc=dc1 token=secret";
+    assert_eq!(queries[0], first);
+    assert!(queries.len() < 20, "{queries:?}");
+}
+
+#[test]
+fn an_annotated_service_runs_and_other_instances_objects_do_not() {
+    let echo = Echo::start("s");
+    let (ip, port) = (echo.address().ip(), echo.address().port());
+    let objects = format!(
+        "apiVersion: v1
+kind: Service
+metadata:
+  name: orders
+  namespace: shop
+  labels: {{ team: a }}
+  annotations:
+    getambassador.io/config: |
+      apiVersion: getambassador.io/v2
+      kind: Mapping
+      name: orders
+      prefix: /orders/
+      service: orders
+      resolver: endpoint
+      host: '.*'
+      host_regex: true
+      ambassador_id: edge
+      ---
+      apiVersion: getambassador.io/v2
+      kind: Mapping
+      name: others
+      prefix: /others/
+      service: orders
+      host: '.*'
+      host_regex: true
+spec: {{ ports: [{{ port: 80 }}] }}
+---
+apiVersion: v1
+kind: Endpoints
+metadata: {{ name: orders, namespace: shop, labels: {{ team: a }} }}
+subsets: [{{ addresses: [{{ ip: {ip} }}], ports: [{{ port: {port} }}] }}]
+---
+apiVersion: getambassador.io/v3alpha1
+kind: Mapping
+metadata: {{ name: unlabelled, namespace: shop }}
+spec: {{ prefix: /unlabelled/, service: orders, hostname: '*', ambassador_id: [edge] }}
+---
+apiVersion: getambassador.io/v3alpha1
+kind: Mapping
+metadata: {{ name: elsewhere, namespace: web, labels: {{ team: a }} }}
+spec: {{ prefix: /elsewhere/, service: orders.shop, hostname: '*', ambassador_id: [edge] }}
+"
+    );
+    let nuncio = Setup::new(env!("CARGO_BIN_EXE_nuncio"))
+        .file("export.yaml", &objects)
+        .argument("--role")
+        .argument("gateway")
+        .environment("AMBASSADOR_ID", "edge")
+        .environment("AMBASSADOR_NAMESPACE", "shop")
+        .environment("AMBASSADOR_SINGLE_NAMESPACE", "true")
+        .environment("AMBASSADOR_LABEL_SELECTOR", "team in (a, b)")
+        .start();
+    let status = |path: &str| {
+        let request = format!("GET {path} HTTP/1.1\nhost: shop.example");
+        http(nuncio.gateway(), &request, "").status
+    };
+    assert_eq!(status("/orders/1"), 200, "{}", nuncio.log());
+    assert_eq!(status("/others/1"), 404);
+    assert_eq!(status("/unlabelled/1"), 404);
+    assert_eq!(status("/elsewhere/1"), 404);
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use model::endpoints;
 use model::mapping::DnsType;
+use model::resolver::Resolver;
 use model::target::Target;
 use model::{Config, Mapping, Object};
 
@@ -14,7 +15,7 @@ use super::care;
 use crate::meter::Upstreams;
 use crate::upstream::breaker::{Limits, PRIORITIES};
 use crate::upstream::cluster::{Cluster, Lookup, Protocol, Records, Source, Spec};
-use crate::upstream::discover::Discovery;
+use crate::upstream::discover::{Discovery, consul};
 use crate::upstream::{health, outlier};
 
 /// The core whose runtime looks after the clusters.
@@ -63,6 +64,18 @@ impl Clusters {
         }
     }
 
+    /// Returns the namespace and name of the service that only the directory can tell of and nobody has.
+    pub(crate) fn untold<'s>(&self, spec: &'s Spec) -> Option<&'s (String, String)> {
+        match &spec.source {
+            Source::Service {
+                service,
+                otherwise: None,
+                ..
+            } if !self.discovery.directory().knows(&service.0, &service.1) => Some(service),
+            _ => None,
+        }
+    }
+
     /// Returns all clusters that run.
     pub(crate) fn all(&self) -> Vec<Arc<Cluster>> {
         self.by_spec.values().cloned().collect()
@@ -100,19 +113,32 @@ fn spec(config: &Config, mapping: &Object<Mapping>, target: &Target) -> Spec {
         ipv6: said.enable_ipv6.or(module.enable_ipv6).unwrap_or(false),
         records: match said.dns_type {
             Some(DnsType::LogicalDns) => Records::Logical,
+            Some(DnsType::Srv) => Records::Srv,
             Some(DnsType::StrictDns) | None => Records::Strict,
         },
         ttl_respected: said.respect_dns_ttl,
     };
-    let service = endpoints::key(&target.host, &mapping.namespace);
-    let source = match (target.ip(), service) {
-        (Some(_), _) => Source::Told,
+    let namespace = namespace(config, mapping);
+    let service = endpoints::key(&target.host, namespace);
+    let source = match (config.resolver(said.resolver.as_deref()), service) {
+        (Some(Resolver::Consul(consul)), _) => {
+            Source::Consul(consul::question(&consul, &target.host, |name| {
+                std::env::var(name).ok()
+            }))
+        }
+        _ if target.ip().is_some() => Source::Told,
+        (Some(Resolver::KubernetesService), _) | (_, None) => Source::Dns(lookup),
+        (Some(Resolver::KubernetesEndpoint), Some(service)) => Source::Service {
+            service,
+            port: target.port,
+            otherwise: None,
+        },
+        (None, Some(_)) if lookup.records == Records::Srv => Source::Dns(lookup),
         (None, Some(service)) => Source::Service {
             service,
             port: target.port,
             otherwise: Some(lookup),
         },
-        (None, None) => Source::Dns(lookup),
     };
     let millis = |said: Option<u64>| said.map(Duration::from_millis);
     let idle = said
@@ -123,7 +149,10 @@ fn spec(config: &Config, mapping: &Object<Mapping>, target: &Target) -> Spec {
             .stats_name
             .clone()
             .unwrap_or_else(|| stats_name(&said.service)),
-        host: host(&target.host, &mapping.namespace),
+        host: match &source {
+            Source::Consul(question) => question.service.clone(),
+            _ => host(&target.host, namespace),
+        },
         port: target.port_or_default(),
         protocol: if said.grpc {
             Protocol::Http2
@@ -164,6 +193,18 @@ fn limits(said: &Mapping, config: &Config) -> [Limits; PRIORITIES] {
         set(&mut limits.retries_max, one.max_retries);
     }
     limits
+}
+
+/// Returns the namespace of the services that a Mapping names without one.
+fn namespace<'c>(config: &'c Config, mapping: &'c Object<Mapping>) -> &'c str {
+    let own = config
+        .module
+        .use_ambassador_namespace_for_service_resolution;
+    match (own, config.namespace.as_str()) {
+        (false, _) => &mapping.namespace,
+        (true, "") => "default",
+        (true, namespace) => namespace,
+    }
 }
 
 /// A bare name means a service of the Mapping's own namespace, which for `default` is also what plain DNS calls so.

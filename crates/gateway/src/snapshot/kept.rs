@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use model::config::Secret;
+use model::resolver::Resolver;
 use model::{Config, Mapping, Module, Object, Problem};
 
 use super::Route;
@@ -31,6 +32,8 @@ struct Around {
     module: Module,
     secrets: BTreeMap<(String, String), Secret>,
     guards: Vec<String>,
+    resolvers: BTreeMap<String, Resolver>,
+    namespace: String,
 }
 
 impl Around {
@@ -40,6 +43,8 @@ impl Around {
             module,
             secrets,
             guards,
+            resolvers,
+            namespace,
             endpoints: _, // clusters follow them by themselves
             mappings: _,  // each compared alone
             hosts: _,     // these make the table
@@ -54,6 +59,8 @@ impl Around {
             module: module.clone(),
             secrets: secrets.clone(),
             guards: guards.clone(),
+            resolvers: resolvers.clone(),
+            namespace: namespace.clone(),
         }
     }
 }

@@ -67,7 +67,15 @@ pub(super) fn from_mapping(
             problem("TLS towards services is not built yet, this route answers 503".to_owned());
             unavailable("TLS towards services is not built yet")
         }
-        Ok(target) => Backend::Service(parts.clusters.of(parts.config, mapping, &target)),
+        Ok(target) => {
+            let cluster = parts.clusters.of(parts.config, mapping, &target);
+            if let Some((namespace, name)) = parts.clusters.untold(&cluster.spec) {
+                problem(format!(
+                    "there are no Endpoints or EndpointSlices of the Service `{name}` in `{namespace}`, this route answers 503 until there are"
+                ));
+            }
+            Backend::Service(cluster)
+        }
     };
     for field in unbuilt::mapping(said) {
         problem(format!("`{field}` does nothing yet"));

@@ -93,6 +93,8 @@ pub(crate) enum Source {
         port: Option<u16>,
         otherwise: Option<Lookup>,
     },
+    /// Consul is asked.
+    Consul(super::discover::consul::Question),
 }
 
 /// How a name is looked up.

@@ -1,5 +1,6 @@
 //! Where a cluster's endpoints come from: told by the directory, looked up in DNS, asked of Consul.
 
+pub(crate) mod consul;
 pub(crate) mod dns;
 mod lookup;
 #[cfg(test)]
@@ -10,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::runtime::Handle;
 
+use self::consul::Agents;
 use self::dns::{Names, Question, Told};
 use self::lookup::Found;
 use super::cluster::{Cluster, Lookup, Member, Records, Source};
@@ -19,17 +21,26 @@ use crate::discovery::Directory;
 pub(crate) struct Discovery {
     directory: Directory,
     names: Arc<Names>,
+    agents: Arc<Agents>,
     pub(crate) runtime: Handle,
 }
 
 impl Discovery {
     /// Looks names up on `runtime`.
     pub(crate) fn new(directory: Directory, runtime: Handle) -> Self {
+        let token = std::env::var("CONSUL_HTTP_TOKEN").ok();
+        let token = token.filter(|token| !token.is_empty());
         Discovery {
             directory,
             names: Names::of_system(runtime.clone()),
+            agents: Agents::new(runtime.clone(), token),
             runtime,
         }
+    }
+
+    /// Returns who tells where services are.
+    pub(crate) fn directory(&self) -> &Directory {
+        &self.directory
     }
 
     /// Gives a new cluster its endpoints, from now on and for as long as it lives.
@@ -64,6 +75,7 @@ impl Discovery {
             } => self
                 .directory
                 .follow(service.clone(), *port, feed(*otherwise)),
+            Source::Consul(question) => self.agents.ask(question, feed(None)),
         }
     }
 
@@ -99,6 +111,24 @@ struct State {
 }
 
 impl Feed {
+    /// Returns a way without lookups.
+    #[cfg(test)]
+    pub(crate) fn plain(cluster: &Arc<Cluster>, runtime: Handle) -> Arc<Feed> {
+        Arc::new(Feed {
+            cluster: Arc::downgrade(cluster),
+            named: None,
+            runtime,
+            state: Mutex::default(),
+        })
+    }
+
+    /// Lets all stay as it is, and requests that wait for the first answer go on.
+    fn keep(&self) {
+        if let Some(cluster) = self.cluster.upgrade() {
+            cluster.keep_addresses();
+        }
+    }
+
     /// Returns whether the cluster is still there.
     pub(crate) fn lives(&self) -> bool {
         self.cluster.strong_count() > 0

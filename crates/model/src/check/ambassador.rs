@@ -5,6 +5,7 @@ use crate::host::Host;
 use crate::listener::{Layer, Listener, Protocol};
 use crate::module::Module;
 use crate::read::Finding;
+use crate::resolver::ConsulResolver;
 
 pub(super) fn host(host: &Host, findings: &mut Vec<Finding>) {
     glob(&host.hostname, "hostname", findings);
@@ -135,5 +136,21 @@ pub(super) fn module(module: &Module, findings: &mut Vec<Finding>) {
         for (index, name) in list.iter().flatten().enumerate() {
             header_name(name, &format!("{base}.{field}[{index}]"), findings);
         }
+    }
+}
+
+pub(super) fn consul(resolver: &ConsulResolver, findings: &mut Vec<Finding>) {
+    if let Some(address) = &resolver.address {
+        let scheme = address.split_once("://").map(|(scheme, _)| scheme);
+        if address.trim().is_empty() {
+            let finding = Finding::error("address", "the address is empty");
+            findings.push(finding.hint("write `host:8500`"));
+        } else if let Some(scheme) = scheme.filter(|scheme| !["http", "https"].contains(scheme)) {
+            let what = format!("the scheme `{scheme}` is neither `http` nor `https`");
+            findings.push(Finding::error("address", what));
+        }
+    }
+    if resolver.datacenter.as_deref() == Some("") {
+        findings.push(Finding::error("datacenter", "the name is empty"));
     }
 }

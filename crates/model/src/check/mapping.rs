@@ -3,14 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::{balance, glob, header_name, header_value, policies, regex};
-use crate::mapping::{AddedHeader, CircuitBreaker, Mapping, RegexRewrite};
+use crate::mapping::{AddedHeader, CircuitBreaker, DnsType, Mapping, RegexRewrite};
 use crate::read::{Finding, Written};
 use crate::retry::{RetryOn, RetryPolicy};
-use crate::shape::alternatives;
 use crate::target::Target;
-
-/// The names of the resolvers that are built in.
-const RESOLVERS: [&str; 3] = ["kubernetes-service", "kubernetes-endpoint", "endpoint"];
 
 pub(super) fn check(mapping: &Mapping, written: &Written, findings: &mut Vec<Finding>) {
     path(mapping, findings);
@@ -159,14 +155,16 @@ fn service(mapping: &Mapping, findings: &mut Vec<Finding>) {
         }
         Ok(_) => (),
     }
-    if let Some(resolver) = &mapping.resolver
-        && !RESOLVERS.contains(&resolver.as_str())
+    if mapping.dns_type == Some(DnsType::Srv)
+        && let Ok(target) = Target::parse(&mapping.service)
     {
-        let what = match resolver.starts_with("consul") {
-            true => format!("the resolver `{resolver}` is not supported yet"),
-            false => format!("unknown resolver `{resolver}`"),
-        };
-        findings.push(Finding::error("resolver", what).hint(alternatives(resolver, &RESOLVERS)));
+        if let Some(port) = target.port {
+            let what = format!("SRV records tell the ports, `:{port}` has no effect");
+            findings.push(Finding::error("service", what).hint(format!("write `{}`", target.host)));
+        }
+        if target.ip().is_some() {
+            findings.push(Finding::error("dns_type", "an address is not looked up"));
+        }
     }
 }
 

@@ -2,10 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::endpoints;
+use crate::mapping::{LoadBalancerPolicy, Mapping};
 use crate::read::{self, Finding, Id, Kind, Spec, Written};
-use crate::shape::nearest;
+use crate::resolver::{BUILT_IN, Resolver};
+use crate::shape::{alternatives, nearest};
 use crate::target::Target;
-use crate::{Endpoints, Subscribe};
+use crate::{Config, Endpoints, Subscribe};
 
 /// The names that may be used.
 pub(super) struct Names<'a> {
@@ -14,6 +17,11 @@ pub(super) struct Names<'a> {
     /// Topics and services that are written but refused.
     refused: BTreeSet<(Kind, &'a str)>,
     endpoints: Endpoints,
+    /// The `v1` Services, by namespace and name.
+    cluster: BTreeSet<(&'a str, &'a str)>,
+    resolvers: BTreeMap<&'a str, Resolver>,
+    /// The Module's.
+    resolver: Option<&'a str>,
     /// Whether topics that nobody told us of cannot exist.
     closed: bool,
 }
@@ -25,11 +33,29 @@ impl<'a> Names<'a> {
             services: BTreeMap::new(),
             refused: refused.map(|id| (id.kind, id.name.as_str())).collect(),
             endpoints: read::assemble(objects.iter().copied()),
+            cluster: BTreeSet::new(),
+            resolvers: built_in(),
+            resolver: None,
             closed: true,
         };
         for object in objects {
             let name = object.id.name.as_str();
             match &object.spec {
+                Spec::Module(module) => names.resolver = module.resolver.as_deref(),
+                Spec::KubernetesService(_) => {
+                    names.cluster.insert((&object.id.namespace, name));
+                }
+                Spec::KubernetesServiceResolver(_) => {
+                    names.resolvers.insert(name, Resolver::KubernetesService);
+                }
+                Spec::KubernetesEndpointResolver(_) => {
+                    names.resolvers.insert(name, Resolver::KubernetesEndpoint);
+                }
+                Spec::ConsulResolver(consul) => {
+                    names
+                        .resolvers
+                        .insert(name, Resolver::Consul(consul.clone()));
+                }
                 Spec::Topic(_) => _ = names.topics.insert(name),
                 Spec::Service(service) => _ = names.services.insert(name, &service.needs),
                 // A foreign cluster may have topics of which nobody told us.
@@ -43,10 +69,22 @@ impl<'a> Names<'a> {
     /// Returns what is wrong with the names that an object uses.
     pub(super) fn check(&self, object: &Written) -> Vec<Finding> {
         match &object.spec {
-            Spec::Mapping(mapping) if !mapping.spec.host_redirect => self
-                .target(object, &mapping.spec.service)
-                .into_iter()
-                .collect(),
+            Spec::Mapping(mapping) if !mapping.spec.host_redirect => {
+                let mapping = &mapping.spec;
+                let mut findings: Vec<Finding> = self.resolves(object, mapping);
+                let said = mapping.resolver.as_deref().or(self.resolver);
+                let resolver = said.and_then(|name| self.resolvers.get(name));
+                if !matches!(resolver, Some(Resolver::Consul(_))) {
+                    findings.extend(self.target(object, &mapping.service));
+                }
+                findings
+            }
+            Spec::Module(module) => {
+                let name = module.resolver.as_deref();
+                name.and_then(|name| self.unknown_resolver(name))
+                    .into_iter()
+                    .collect()
+            }
             Spec::Publish(publish) => self.topic("topic", &publish.topic).into_iter().collect(),
             Spec::Subscribe(Subscribe {
                 topic,
@@ -96,6 +134,103 @@ impl<'a> Names<'a> {
             return None;
         }
         Some(self.unknown_service("service", &host))
+    }
+
+    /// Returns what is wrong with how a Mapping's service is found.
+    fn resolves(&self, object: &Written, mapping: &Mapping) -> Vec<Finding> {
+        if let Some(unknown) = mapping
+            .resolver
+            .as_deref()
+            .and_then(|name| self.unknown_resolver(name))
+        {
+            return vec![unknown];
+        }
+        let said = mapping.resolver.as_deref().or(self.resolver);
+        let resolver = said.and_then(|name| self.resolvers.get(name));
+        let mut findings = Vec::new();
+        let Ok(target) = Target::parse(&mapping.service) else {
+            return findings;
+        };
+        let key = endpoints::key(&target.host, &object.id.namespace);
+        match resolver {
+            Some(Resolver::Consul(_)) if target.port.is_some() => {
+                let what = "Consul tells the ports, the one that is written has no effect";
+                findings.push(Finding::warning("service", what));
+            }
+            Some(Resolver::KubernetesService) => {
+                let balances = mapping
+                    .load_balancer
+                    .as_ref()
+                    .is_some_and(|balancer| balancer.policy != LoadBalancerPolicy::RoundRobin);
+                if mapping.resolver.is_some() && balances {
+                    let what = "a Service that DNS finds has one address, so that there is nothing to balance";
+                    let finding = Finding::warning("load_balancer", what);
+                    findings.push(finding.hint("`resolver: endpoint` finds its endpoints"));
+                }
+            }
+            Some(Resolver::KubernetesEndpoint) if target.ip().is_none() && key.is_none() => {
+                let what = format!("`{}` is no Service's name", target.host);
+                findings.push(Finding::error("service", what).hint("write `name.namespace`"));
+            }
+            Some(Resolver::KubernetesEndpoint) | None => {
+                if let Some(key) = key {
+                    let explicit = resolver.is_some() && mapping.resolver.is_some();
+                    findings.extend(self.port(&key, target.port, explicit));
+                }
+            }
+            Some(Resolver::Consul(_)) => (),
+        }
+        findings
+    }
+
+    /// Returns what is wrong with a port of a service whose endpoints are told.
+    fn port(&self, key: &(String, String), port: Option<u16>, explicit: bool) -> Option<Finding> {
+        let ports = self.endpoints.services.get(key)?;
+        let (namespace, name) = key;
+        if !self.cluster.contains(&(namespace, name)) {
+            let what = format!(
+                "there is no `v1` Service `{name}` in `{namespace}`, so its ports are those of its endpoints"
+            );
+            return explicit.then(|| Finding::warning("service", what));
+        }
+        if endpoints::find(ports, port).is_some() {
+            return None;
+        }
+        let numbers: Vec<String> = ports
+            .iter()
+            .filter_map(|port| Some(port.port?.to_string()))
+            .collect();
+        let what = match port {
+            Some(port) => format!("the Service `{name}` has no port {port}"),
+            None => format!("the Service `{name}` has several ports, and none is 80"),
+        };
+        let finding = Finding::warning("service", format!("{what}, so nobody answers"));
+        Some(match numbers.is_empty() {
+            true => finding,
+            false => finding.hint(format!("it has {}", numbers.join(", "))),
+        })
+    }
+
+    fn unknown_resolver(&self, name: &str) -> Option<Finding> {
+        if self.resolvers.contains_key(name) {
+            return None;
+        }
+        let refused = |(kind, refused): &(Kind, &str)| kind.is_resolver() && *refused == name;
+        if self.refused.iter().any(refused) {
+            let what = format!("the resolver `{name}` is refused itself");
+            return Some(Finding::error("resolver", what));
+        }
+        let names: Vec<&str> = BUILT_IN
+            .into_iter()
+            .chain(
+                self.resolvers
+                    .keys()
+                    .copied()
+                    .filter(|name| !BUILT_IN.contains(name)),
+            )
+            .collect();
+        let finding = Finding::error("resolver", format!("unknown resolver `{name}`"));
+        Some(finding.hint(alternatives(name, &names)))
     }
 
     fn unknown_service(&self, path: &str, name: &str) -> Finding {
@@ -153,4 +288,10 @@ impl<'a> Names<'a> {
         }
         None
     }
+}
+
+fn built_in() -> BTreeMap<&'static str, Resolver> {
+    let config = Config::default();
+    let resolver = |name: &'static str| Some((name, config.resolver(Some(name))?));
+    BUILT_IN.into_iter().filter_map(resolver).collect()
 }

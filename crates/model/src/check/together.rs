@@ -8,6 +8,7 @@ use crate::listener::HostBinding;
 use crate::mapping::Mapping;
 use crate::publish::Segment;
 use crate::read::{self, Finding, Id, Kind, Spec, Written};
+use crate::resolver::Resolver;
 use crate::{Config, Object, Problem, Severity};
 
 /// What came out of checking all objects together.
@@ -34,6 +35,7 @@ pub fn check(objects: &[Arc<Written>], before: &BTreeSet<Id>) -> Checked {
     loop {
         let known = round.refused.len();
         let kept: Vec<&Written> = round.kept(objects);
+        round.resolvers(&kept);
         round.references(&kept);
         round.groups(&kept);
         round.routes(&kept);
@@ -110,6 +112,24 @@ impl Round {
             let finding = Finding::error("", what);
             let hint = format!("the first one stands in {}", before.origin);
             self.problems.push(object.problem(finding.hint(hint)));
+        }
+    }
+
+    /// Mappings name resolvers without kind and namespace, so that each name can be there once only.
+    fn resolvers(&mut self, objects: &[&Written]) {
+        let mut first: BTreeMap<&str, &Written> = BTreeMap::new();
+        for object in objects {
+            if !object.id.kind.is_resolver() {
+                continue;
+            }
+            match first.get(object.id.name.as_str()) {
+                None => _ = first.insert(&object.id.name, object),
+                Some(before) => {
+                    let what = format!("there is another resolver `{}`", object.id.name);
+                    let hint = format!("the first one stands in {}", before.origin);
+                    self.find(object, Finding::error("", what).hint(hint));
+                }
+            }
         }
     }
 
@@ -340,6 +360,20 @@ fn assemble(objects: &[&Written]) -> Config {
             Spec::Publish(publish) => config.publish.push(object.with(publish.clone())),
             Spec::Subscribe(subscribe) => config.subscribe.push(object.with(subscribe.clone())),
             Spec::Broker(broker) => config.broker = broker.clone(),
+            Spec::KubernetesServiceResolver(_) => {
+                let name = object.id.name.clone();
+                config.resolvers.insert(name, Resolver::KubernetesService);
+            }
+            Spec::KubernetesEndpointResolver(_) => {
+                let name = object.id.name.clone();
+                config.resolvers.insert(name, Resolver::KubernetesEndpoint);
+            }
+            Spec::ConsulResolver(consul) => {
+                let name = object.id.name.clone();
+                config
+                    .resolvers
+                    .insert(name, Resolver::Consul(consul.clone()));
+            }
             Spec::Secret(secret) => {
                 let key = (object.id.namespace.clone(), object.id.name.clone());
                 config.secrets.insert(key, secret.clone());

@@ -7,15 +7,12 @@ use crate::shape::{alternatives, shape};
 use crate::tree::{Key, Node, Place, Value};
 
 /// Ambassador's kinds that are not supported yet.
-pub(crate) const WAITING_KINDS: [&str; 17] = [
-    "ConsulResolver",
+pub(crate) const WAITING_KINDS: [&str; 14] = [
     "DevPortal",
     "EnvoyPatch",
     "Filter",
     "FastPathListener",
     "KnativeIngress",
-    "KubernetesEndpointResolver",
-    "KubernetesServiceResolver",
     "LogService",
     "ProjectController",
     "RateLimit",
@@ -37,11 +34,17 @@ const GUARDS: [(&str, Kind); 3] = [
     ),
 ];
 
-const AMBASSADOR_KINDS: [(&str, Kind); 4] = [
+const AMBASSADOR_KINDS: [(&str, Kind); 7] = [
     ("Mapping", Kind::Mapping),
     ("Host", Kind::Host),
     ("Listener", Kind::Listener),
     ("Module", Kind::Module),
+    ("KubernetesServiceResolver", Kind::KubernetesServiceResolver),
+    (
+        "KubernetesEndpointResolver",
+        Kind::KubernetesEndpointResolver,
+    ),
+    ("ConsulResolver", Kind::ConsulResolver),
 ];
 
 const OWN_KINDS: [(&str, Kind); 5] = [
@@ -87,7 +90,7 @@ impl Reader<'_> {
             reader.nameless(&kind_node.place, &at("kind"), &what, hint);
         };
         let kind = match version {
-            "v1" | "discovery.k8s.io/v1" if kind == "List" || kind.ends_with("List") => {
+            _ if kind.ends_with("List") && (version == "v1" || node.entry("items").is_some()) => {
                 for (index, item) in node
                     .get("items")
                     .map_or(&[][..], Node::items)
@@ -102,6 +105,8 @@ impl Reader<'_> {
                 "Secret" => Kind::Secret,
                 "Service" => Kind::KubernetesService,
                 "Endpoints" => Kind::Endpoints,
+                // Namespaces come along in exports; they decide nothing.
+                "Namespace" => return,
                 _ => return self.foreign(&kind_node.place, &at("kind"), version, kind),
             },
             "discovery.k8s.io/v1" => match kind {
@@ -152,6 +157,9 @@ impl Reader<'_> {
     }
 
     fn foreign(&mut self, place: &Place, path: &str, version: &str, kind: &str) {
+        if !self.foreign.insert((version.to_owned(), kind.to_owned())) {
+            return;
+        }
         let what = format!("`{kind}` of `{version}` means nothing to Nuncio, it is passed over");
         self.warn(place, path, what, None);
     }
@@ -164,10 +172,12 @@ impl Reader<'_> {
             let what = "the field `metadata.name` is missing";
             return self.nameless(&metadata.place, &at("metadata"), what, None);
         };
-        let namespace = metadata
-            .get("namespace")
-            .and_then(Node::text)
-            .unwrap_or("default");
+        let said = metadata.get("namespace").and_then(Node::text);
+        if self.options.single_namespace && said.is_some_and(|said| said != self.options.namespace)
+        {
+            return; // another namespace's
+        }
+        let namespace = said.unwrap_or("default");
         let id = Id {
             kind,
             namespace: namespace.to_owned(),
@@ -180,6 +190,9 @@ impl Reader<'_> {
                 Err(misshapes) => return self.refuse(id, misshapes),
             },
         };
+        if !self.options.labels.selects(&labels) {
+            return;
+        }
         let place = node.place.clone();
         if GUARDS.iter().any(|(_, guard)| *guard == kind) {
             return self.guard(id, labels, node, path);
@@ -189,14 +202,18 @@ impl Reader<'_> {
             Kind::Secret | Kind::KubernetesService | Kind::Endpoints | Kind::EndpointSlice
         ) {
             let path = path.to_owned();
-            return self.take_kind(Draft {
+            let draft = Draft {
                 id,
                 labels,
                 place,
                 node,
                 path,
                 short: false,
-            });
+            };
+            if kind == Kind::KubernetesService {
+                self.annotation(&draft);
+            }
+            return self.take_kind(draft);
         }
         let misplaced: Vec<&Key> = node
             .entries()
@@ -226,7 +243,13 @@ impl Reader<'_> {
         if !self.ours(&spec)
             && matches!(
                 kind,
-                Kind::Mapping | Kind::Host | Kind::Listener | Kind::Module
+                Kind::Mapping
+                    | Kind::Host
+                    | Kind::Listener
+                    | Kind::Module
+                    | Kind::KubernetesServiceResolver
+                    | Kind::KubernetesEndpointResolver
+                    | Kind::ConsulResolver
             )
         {
             return; // for another instance

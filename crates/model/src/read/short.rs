@@ -11,7 +11,7 @@ use crate::tree::{Node, Place};
 use crate::{Host, Mapping, Object};
 
 /// The keys of the short spelling.
-pub(crate) const SECTIONS: [&str; 9] = [
+pub(crate) const SECTIONS: [&str; 10] = [
     "services",
     "routes",
     "topics",
@@ -21,6 +21,7 @@ pub(crate) const SECTIONS: [&str; 9] = [
     "hosts",
     "listeners",
     "module",
+    "resolvers",
 ];
 
 impl Reader<'_> {
@@ -40,6 +41,7 @@ impl Reader<'_> {
             match section {
                 "services" => self.named(Kind::Service, section, node),
                 "topics" => self.named(Kind::Topic, section, node),
+                "resolvers" => self.named(Kind::ConsulResolver, section, node),
                 "routes" => self.listed(Kind::Mapping, section, node),
                 "publish" => self.listed(Kind::Publish, section, node),
                 "subscribe" => self.listed(Kind::Subscribe, section, node),
@@ -169,6 +171,9 @@ impl Reader<'_> {
             Kind::Broker => self.take(draft, Spec::Broker),
             // Told and taken where their kind was seen.
             Kind::AuthService | Kind::FilterPolicy | Kind::WebApplicationFirewallPolicy => (),
+            Kind::KubernetesServiceResolver => self.take(draft, Spec::KubernetesServiceResolver),
+            Kind::KubernetesEndpointResolver => self.take(draft, Spec::KubernetesEndpointResolver),
+            Kind::ConsulResolver => self.take(draft, Spec::ConsulResolver),
             Kind::Secret | Kind::KubernetesService | Kind::Endpoints | Kind::EndpointSlice => {
                 self.kubernetes_object(draft);
             }

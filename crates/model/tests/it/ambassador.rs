@@ -199,10 +199,16 @@ fn services_are_checked() {
         "#]],
     );
     mapping(
-        "prefix: /\nservice: s\nresolver: consul",
+        "prefix: /\nservice: s:80\nresolver: consul",
         expect![[r#"
-        a.yaml:7:13: error: spec.resolver: the resolver `consul` is not supported yet (known are `kubernetes-service`, `kubernetes-endpoint`, `endpoint`)
-    "#]],
+            a.yaml:6:12: warning: spec.service: Consul tells the ports, the one that is written has no effect
+        "#]],
+    );
+    mapping(
+        "prefix: /\nservice: _http._tcp.s:80\ndns_type: srv",
+        expect![[r#"
+            a.yaml:6:12: error: spec.service: SRV records tell the ports, `:80` has no effect (write `_http._tcp.s`)
+        "#]],
     );
 }
 

@@ -6,6 +6,7 @@ mod kubernetes;
 mod look;
 mod random;
 mod short;
+mod sources;
 
 use expect_test::Expect;
 use model::{Loaded, Options, Source};

@@ -174,7 +174,7 @@ async fn services(resolver: &TokioResolver, name: &str) -> Result<(Vec<Found>, I
 }
 
 /// Brings a weight of SRV, 0 to 65535, into our bounds; the proportions stay as far as they can.
-fn share(weight: u16, largest: u16) -> u32 {
+pub(super) fn share(weight: u16, largest: u16) -> u32 {
     let (weight, largest) = (u32::from(weight), u32::from(largest));
     let scaled = match largest > WEIGHT_MAX {
         true => (weight * WEIGHT_MAX + largest / 2) / largest,

@@ -30,6 +30,9 @@ const STRICT: Lookup = Lookup {
     ttl_respected: true,
 };
 
+/// The data of the records of a name and type.
+type Data = HashMap<(String, u16), Vec<Vec<u8>>>;
+
 /// What a name server says about everything that it is not told of.
 #[derive(Clone, Copy, PartialEq)]
 enum Else {
@@ -47,7 +50,7 @@ struct Server(Arc<Shared>);
 
 struct Shared {
     port: u16,
-    records: Mutex<HashMap<(String, u16), Vec<Vec<u8>>>>,
+    records: Mutex<Data>,
     otherwise: Mutex<Else>,
     asked: AtomicUsize,
 }
@@ -156,6 +159,7 @@ impl Server {
         Discovery {
             directory: Directory::default(),
             names: self.names(&[]),
+            agents: Agents::new(Handle::current(), None),
             runtime: Handle::current(),
         }
     }
@@ -420,7 +424,7 @@ async fn a_service_that_only_the_directory_knows_is_not_looked_up() {
         .map(|number| (Ipv4Addr::from(0x0a00_0000 + number), 80).into())
         .collect();
     let mut told = Endpoints::default();
-    told.tell("default", "shop", thousands.clone());
+    told.tell("default", "shop", thousands);
     discovery.directory.tell(Teller::Configuration, told);
     assert_eq!(now(&cluster).len(), 3000);
 }
