@@ -95,6 +95,11 @@ impl RequestBody {
         }
     }
 
+    /// Returns whether more of it may have to come from the client.
+    pub(crate) fn is_streamed(&self) -> bool {
+        !matches!(self.source, Source::Empty | Source::Bytes(_))
+    }
+
     /// Gives a copy of what passes from now on to somebody else.
     pub(crate) fn copy_to(&mut self, tee: Tee) {
         self.copy = Some(tee);

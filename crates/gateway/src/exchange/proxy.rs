@@ -300,6 +300,8 @@ impl Sending {
     pub(super) async fn once(&mut self, core: usize, picked: Picked) -> Result<Answer, Failure> {
         let priority = self.route.priority;
         let picked = self.trying.insert(picked);
+        let streamed = |request: &Request<RequestBody>| request.body().is_streamed();
+        picked.excused = self.request.as_ref().is_some_and(streamed);
         let request = &mut self.request;
         let answered = send::send(
             &self.cluster,
@@ -314,7 +316,7 @@ impl Sending {
 
     /// Reports that nobody waits for the endpoint's answer any more.
     pub(super) fn gave_up(&mut self) {
-        if let Some(picked) = self.trying.take() {
+        if let Some(picked) = self.trying.take().filter(|picked| !picked.excused) {
             let outcome = Outcome::Failed(&Failure::TryTimeout);
             self.cluster.report(&picked.endpoint, outcome);
         }

@@ -80,9 +80,10 @@ impl Failure {
 
     /// Returns whether it tells something about the endpoint, not about the client or our own limits.
     pub(crate) fn is_upstreams(&self) -> bool {
+        use Failure::*;
         !matches!(
             self,
-            Failure::NoEndpoint | Failure::Overloaded | Failure::ClientBody | Failure::ClientIdle
+            NoEndpoint | Overloaded | ClientBody | ClientIdle | ClientTooLong
         )
     }
 

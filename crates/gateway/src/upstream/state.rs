@@ -126,6 +126,8 @@ impl State {
 pub(crate) struct Picked {
     pub(crate) endpoint: Arc<Endpoint>,
     counted: bool,
+    /// Whether it may be waiting for the client's body, so that a time that is over is not its fault.
+    pub(crate) excused: bool,
 }
 
 impl Picked {
@@ -133,7 +135,11 @@ impl Picked {
         if counted {
             endpoint.state.active.fetch_add(1, Relaxed);
         }
-        Picked { endpoint, counted }
+        Picked {
+            endpoint,
+            counted,
+            excused: false,
+        }
     }
 }
 

@@ -261,6 +261,24 @@ fn a_slow_endpoint_is_put_aside_by_its_timeouts() {
 }
 
 #[test]
+fn clients_that_are_slow_themselves_put_nobody_aside() {
+    let rig = Rig::start(&route(
+        ", stats_name: slow, timeout_ms: 100, outlier_detection: { consecutive_5xx: 1 }",
+    ));
+    let echoes = echoes(2);
+    tell(&rig, at(&addresses(&echoes)));
+    for _ in 0..2 {
+        let mut client = rig.connect();
+        client.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nhalf");
+        assert_eq!(client.take_response().status, 504);
+    }
+    assert_eq!(
+        rig.metric("nuncio_upstream_endpoints{upstream=\"slow\",state=\"healthy\"}"),
+        2.0
+    );
+}
+
+#[test]
 fn the_last_endpoint_is_never_put_aside() {
     const BAD: &str = "HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n";
     let bad = Scripted::answering(BAD);
