@@ -18,8 +18,6 @@ use crate::upstream::cluster::{Cluster, Lookup, Protocol, Records, Source, Spec}
 use crate::upstream::discover::{Discovery, consul};
 use crate::upstream::{health, outlier};
 
-/// The core whose runtime looks after the clusters.
-const CARE_CORE: usize = 0;
 const CONNECT_MAX: Duration = Duration::from_secs(3);
 /// Envoy's default.
 const IDLE_MAX: Duration = Duration::from_secs(3600);
@@ -96,7 +94,7 @@ impl Clusters {
                 let cluster = Arc::new(Cluster::new(spec.clone(), self.cores, meters));
                 self.discovery.follow(&cluster);
                 let _runtime = self.discovery.runtime.enter();
-                health::keep(&cluster, CARE_CORE);
+                health::keep(&cluster);
                 outlier::watch::keep(&cluster);
                 cluster
             }

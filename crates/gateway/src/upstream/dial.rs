@@ -88,6 +88,42 @@ pub(super) async fn http2(
     Ok(endpoint.share(lane, sender))
 }
 
+/// Opens an HTTP/1.1 connection for a question of our own, apart from the pools and the limits.
+pub(super) async fn http1_apart(
+    cluster: &Arc<Cluster>,
+    endpoint: &Arc<Endpoint>,
+) -> Result<http1::SendRequest<RequestBody>, Failure> {
+    let io = connect(cluster, endpoint).await?;
+    let handshake = http1::Builder::new()
+        .max_buf_size(BUFFER_BYTES_MAX)
+        .handshake::<_, RequestBody>(io);
+    let (sender, connection) = handshake.await.map_err(Failure::Broken)?;
+    let address = endpoint.address;
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            debug!(%error, %address, "upstream connection ended");
+        }
+    });
+    Ok(sender)
+}
+
+/// Opens an HTTP/2 connection for a question of our own, apart from the pools and the limits.
+pub(super) async fn http2_apart(
+    cluster: &Arc<Cluster>,
+    endpoint: &Arc<Endpoint>,
+) -> Result<http2::SendRequest<RequestBody>, Failure> {
+    let io = connect(cluster, endpoint).await?;
+    let handshake = http2::Builder::new(TokioExecutor::new()).handshake::<_, RequestBody>(io);
+    let (sender, connection) = handshake.await.map_err(Failure::Broken)?;
+    let address = endpoint.address;
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            debug!(%error, %address, "upstream connection ended");
+        }
+    });
+    Ok(sender)
+}
+
 /// Opens a connection and closes it again.
 pub(super) async fn opens(cluster: &Arc<Cluster>, endpoint: &Arc<Endpoint>) -> Result<(), Failure> {
     connect(cluster, endpoint).await.map(drop)

@@ -15,10 +15,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
-use super::breaker::Priority;
 use super::cluster::Cluster;
-use super::pool::{Endpoint, Lane};
-use probe::Found;
+use super::pool::Endpoint;
 use verdict::Verdict;
 
 /// Checks of one cluster under way at once.
@@ -125,17 +123,17 @@ struct Round {
 struct Outcome {
     endpoint: Arc<Endpoint>,
     check: usize,
-    found: Found,
+    found: Result<(), String>,
 }
 
 /// Checks the cluster's endpoints as long as it lives, on the current runtime.
-pub(crate) fn keep(cluster: &Arc<Cluster>, core: usize) {
+pub(crate) fn keep(cluster: &Arc<Cluster>) {
     if !cluster.spec.care.checks.is_empty() {
-        tokio::spawn(run(Arc::downgrade(cluster), core));
+        tokio::spawn(run(Arc::downgrade(cluster)));
     }
 }
 
-async fn run(cluster: Weak<Cluster>, core: usize) {
+async fn run(cluster: Weak<Cluster>) {
     let mut patients: Vec<Patient> = Vec::new();
     let mut running: JoinSet<Outcome> = JoinSet::new();
     loop {
@@ -145,7 +143,7 @@ async fn run(cluster: Weak<Cluster>, core: usize) {
         };
         let moved = strong.moved.clone();
         admit(&strong, &mut patients);
-        let next = begin(&strong, &mut patients, &mut running, core);
+        let next = begin(&strong, &mut patients, &mut running);
         drop(strong);
         let waiting = async {
             match next {
@@ -193,7 +191,6 @@ fn begin(
     cluster: &Arc<Cluster>,
     patients: &mut [Patient],
     running: &mut JoinSet<Outcome>,
-    core: usize,
 ) -> Option<Instant> {
     let now = Instant::now();
     let mut next: Option<Instant> = None;
@@ -211,20 +208,16 @@ fn begin(
             round.due = None;
             cluster.meters.cared().health_checks.inc();
             let (cluster, endpoint) = (cluster.clone(), patient.endpoint.clone());
-            let lane = Lane {
-                core,
-                priority: Priority::Default,
-            };
             running.spawn(async move {
                 let Check {
                     probe,
                     timeout: limit,
                     ..
                 } = &cluster.spec.care.checks[check];
-                let probing = probe::ask(&cluster, &endpoint, probe, lane);
+                let probing = probe::ask(&cluster, &endpoint, probe);
                 let found = match timeout(*limit, probing).await {
                     Ok(found) => found,
-                    Err(_) => Found::Ill(format!("no answer within {limit:?}")),
+                    Err(_) => Err(format!("no answer within {limit:?}")),
                 };
                 Outcome {
                     endpoint,
@@ -250,20 +243,13 @@ fn settle(cluster: &Cluster, patients: &mut [Patient], outcome: Outcome) {
     };
     let rules = &cluster.spec.care.checks[check];
     let (upstream, address) = (&cluster.spec.name, endpoint.address);
-    let well = match &found {
-        Found::Well => Some(true),
-        Found::Ill(why) => {
-            debug!(%upstream, %address, %why, "a health check failed");
-            cluster.meters.cared().health_check_failures.inc();
-            endpoint.state.erred(format!("health check: {why}"));
-            Some(false)
-        }
-        Found::Unasked => None,
-    };
-    let round = &mut patient.rounds[check];
-    if let Some(well) = well {
-        round.verdict = round.verdict.after(well, rules);
+    if let Err(why) = &found {
+        debug!(%upstream, %address, %why, "a health check failed");
+        cluster.meters.cared().health_check_failures.inc();
+        endpoint.state.erred(format!("health check: {why}"));
     }
+    let round = &mut patient.rounds[check];
+    round.verdict = round.verdict.after(found.is_ok(), rules);
     let jitter = 1.0 + JITTER * (rand::random::<f64>() * 2.0 - 1.0);
     round.due = Some(Instant::now() + rules.interval.mul_f64(jitter));
     let healthy = patient
@@ -272,7 +258,7 @@ fn settle(cluster: &Cluster, patients: &mut [Patient], outcome: Outcome) {
         .all(|round| round.verdict.is_healthy());
     if endpoint.state.set_checked(healthy) {
         match (healthy, found) {
-            (false, Found::Ill(why)) => {
+            (false, Err(why)) => {
                 warn!(%upstream, %address, %why, "an endpoint is unhealthy");
             }
             _ => info!(%upstream, %address, "an endpoint is healthy"),

@@ -13,7 +13,7 @@ use super::{Http, Probe};
 use crate::body::RequestBody;
 use crate::upstream::cluster::{Cluster, Protocol};
 use crate::upstream::dial;
-use crate::upstream::pool::{Endpoint, Lane};
+use crate::upstream::pool::Endpoint;
 use crate::upstream::send::Failure;
 
 const USER_AGENT: HeaderValue = HeaderValue::from_static("nuncio-health-check");
@@ -24,35 +24,25 @@ const GRPC_ANSWER_BYTES_MAX: usize = 4 << 10;
 /// `SERVING` in `grpc.health.v1`.
 const SERVING: u64 = 1;
 
-/// How an endpoint was found.
-#[derive(Debug)]
-pub(super) enum Found {
-    Well,
-    /// With the reason, for people.
-    Ill(String),
-    /// Our own limits did not let us ask.
-    Unasked,
-}
-
+/// Returns why the endpoint is not well, for people. A check has connections of its own: requests and their limits do
+/// not keep it from asking, and an endpoint that takes no more connections is not well.
 pub(super) async fn ask(
     cluster: &Arc<Cluster>,
     endpoint: &Arc<Endpoint>,
     probe: &Probe,
-    lane: Lane,
-) -> Found {
+) -> Result<(), String> {
     let asked = match probe {
         Probe::Tcp => dial::opens(cluster, endpoint).await.map(|()| None),
-        Probe::Http(http) => ask_http(cluster, endpoint, http, lane).await,
+        Probe::Http(http) => ask_http(cluster, endpoint, http).await,
         Probe::Grpc { service, authority } => {
             let authority = authority.as_ref().unwrap_or(&cluster.spec.name);
-            ask_grpc(cluster, endpoint, service, authority, lane).await
+            ask_grpc(cluster, endpoint, service, authority).await
         }
     };
     match asked {
-        Ok(None) => Found::Well,
-        Ok(Some(why)) => Found::Ill(why),
-        Err(Failure::Overloaded) => Found::Unasked,
-        Err(failure) => Found::Ill(told(&failure)),
+        Ok(None) => Ok(()),
+        Ok(Some(why)) => Err(why),
+        Err(failure) => Err(told(&failure)),
     }
 }
 
@@ -72,7 +62,6 @@ async fn ask_http(
     cluster: &Arc<Cluster>,
     endpoint: &Arc<Endpoint>,
     http: &Http,
-    lane: Lane,
 ) -> Result<Option<String>, Failure> {
     let host = http.host.as_ref().unwrap_or(&cluster.spec.host);
     let mut headers = HeaderMap::new();
@@ -93,14 +82,13 @@ async fn ask_http(
                 headers.insert(header::HOST, host);
             }
             let request = request(Method::GET, &http.path, None, headers)?;
-            // A connection of its own: an endpoint that takes no more connections is not well.
-            let mut lease = dial::http1(cluster, endpoint, lane).await?;
-            let sent = lease.sender.send_request(request).await;
+            let mut sender = dial::http1_apart(cluster, endpoint).await?;
+            let sent = sender.send_request(request).await;
             sent.map_err(Failure::Broken)?
         }
         Protocol::Http2 => {
             let request = request(Method::GET, &http.path, Some(host), headers)?;
-            send_http2(cluster, endpoint, lane, request).await?
+            send_http2(cluster, endpoint, request).await?
         }
     };
     let status = response.status().as_u16();
@@ -113,7 +101,6 @@ async fn ask_grpc(
     endpoint: &Arc<Endpoint>,
     service: &str,
     authority: &str,
-    lane: Lane,
 ) -> Result<Option<String>, Failure> {
     let mut headers = HeaderMap::new();
     headers.insert(header::USER_AGENT, USER_AGENT);
@@ -121,7 +108,7 @@ async fn ask_grpc(
     headers.insert(header::TE, HeaderValue::from_static("trailers"));
     let mut request = request(Method::POST, GRPC_PATH, Some(authority), headers)?;
     *request.body_mut() = RequestBody::bytes(question(service));
-    let response = send_http2(cluster, endpoint, lane, request).await?;
+    let response = send_http2(cluster, endpoint, request).await?;
     let (head, body) = response.into_parts();
     if head.status != http::StatusCode::OK {
         return Ok(Some(format!("answered with {}", head.status.as_u16())));
@@ -175,15 +162,10 @@ fn request(
 async fn send_http2(
     cluster: &Arc<Cluster>,
     endpoint: &Arc<Endpoint>,
-    lane: Lane,
     request: Request<RequestBody>,
 ) -> Result<Response<Incoming>, Failure> {
-    let now = tokio::time::Instant::now();
-    let mut stream = match endpoint.stream(lane, &cluster.spec, now) {
-        Some(stream) => stream,
-        None => dial::http2(cluster, endpoint, lane).await?,
-    };
-    let sent = stream.sender.send_request(request).await;
+    let mut sender = dial::http2_apart(cluster, endpoint).await?;
+    let sent = sender.send_request(request).await;
     sent.map_err(Failure::Broken)
 }
 
