@@ -148,10 +148,6 @@ impl Member {
 
 /// What is known about an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(
-    dead_code,
-    reason = "metrics read a part, the diagnostics will read the rest"
-)]
 pub(crate) struct View {
     pub(crate) address: SocketAddr,
     pub(crate) hostname: Option<Arc<str>>,
