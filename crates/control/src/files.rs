@@ -1,9 +1,9 @@
 //! Reads configuration files and folders.
 //!
-//! A folder gives its own `*.yaml`, `*.yml` and `*.json` files in the order of their names, as `kubectl -f` takes them:
-//! folders inside it are not entered, and names that start with a dot are passed over, among them what Kubernetes puts
-//! into mounted ConfigMaps.
+//! A folder gives its `*.yaml`, `*.yml` and `*.json` files in the order of their names, and so do the folders in it. Names
+//! that start with a dot are passed over, among them what Kubernetes puts into mounted ConfigMaps.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -13,6 +13,12 @@ use model::{Origin, Problem, Severity, Source};
 
 /// Most files that are read.
 const FILES_MAX: usize = 10_000;
+
+/// Deepest folder in a folder that is entered.
+const DEPTH_MAX: usize = 8;
+
+/// Most folders that are entered.
+const FOLDERS_MAX: usize = 1000;
 
 /// Largest file that is read.
 const FILE_BYTES_MAX: u64 = 32 << 20;
@@ -30,7 +36,7 @@ pub struct Files {
     pub problems: Vec<Problem>,
 }
 
-/// Reads the files at some paths, folders one level deep.
+/// Reads the files at some paths, and in folders those of the folders inside.
 pub fn read(paths: &[PathBuf]) -> Files {
     let mut files = Files::default();
     for path in paths {
@@ -51,23 +57,79 @@ fn list(path: &Path) -> io::Result<Vec<PathBuf>> {
     if !fs::metadata(path)?.is_dir() {
         return Ok(vec![path.to_owned()]);
     }
+    let mut walk = Walk::default();
+    walk.enter(path, 0)?;
+    walk.files.sort();
+    Ok(walk.files)
+}
+
+/// Returns a folder and the folders in it that count.
+pub(crate) fn folders(folder: &Path) -> Vec<PathBuf> {
+    let mut walk = Walk::default();
+    // What cannot be entered cannot be watched; reading it tells why.
+    _ = walk.enter(folder, 0);
+    walk.folders
+}
+
+#[derive(Default)]
+struct Walk {
+    files: Vec<PathBuf>,
+    folders: Vec<PathBuf>,
+    /// Where we were, without links: one may lead back.
+    seen: HashSet<PathBuf>,
+}
+
+impl Walk {
+    fn enter(&mut self, folder: &Path, depth: usize) -> io::Result<()> {
+        if depth > DEPTH_MAX
+            || self.folders.len() >= FOLDERS_MAX
+            || !self.seen.insert(fs::canonicalize(folder)?)
+        {
+            return Ok(());
+        }
+        self.folders.push(folder.to_owned());
+        for entry in entries(folder)? {
+            match entry {
+                Entry::File(file) => self.files.push(file),
+                Entry::Folder(inner) => match self.enter(&inner, depth + 1) {
+                    // A folder that went away since is simply not there any more.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => (),
+                    entered => entered?,
+                },
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Something in a folder that counts.
+enum Entry {
+    File(PathBuf),
+    Folder(PathBuf),
+}
+
+fn entries(folder: &Path) -> io::Result<Vec<Entry>> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(path)? {
-        let file = entry?.path();
-        let hidden = file
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let hidden = path
             .file_name()
             .is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
-        let wanted = file.extension().is_some_and(|extension| {
+        if hidden {
+            continue;
+        }
+        let wanted = path.extension().is_some_and(|extension| {
             ["yaml", "yml", "json"]
                 .iter()
                 .any(|known| extension.eq_ignore_ascii_case(known))
         });
-        // A file that went away since is simply not there any more.
-        if !hidden && wanted && !fs::metadata(&file).is_ok_and(|metadata| metadata.is_dir()) {
-            found.push(file);
+        // What went away since is simply not there any more.
+        if fs::metadata(&path).is_ok_and(|metadata| metadata.is_dir()) {
+            found.push(Entry::Folder(path));
+        } else if wanted {
+            found.push(Entry::File(path));
         }
     }
-    found.sort();
     Ok(found)
 }
 

@@ -68,7 +68,7 @@ fn folders(path: &Path) -> Vec<PathBuf> {
     };
     let mut folders: Vec<PathBuf> = parent(path).into_iter().collect();
     if path.is_dir() {
-        folders.push(path.to_owned());
+        folders.extend(crate::files::folders(path));
     }
     if let Ok(real) = path.canonicalize()
         && real != path

@@ -255,3 +255,42 @@ async fn staleness_is_told_until_all_runs() {
             .contains("nuncio_config_stale_seconds{} 0")
     );
 }
+
+#[tokio::test]
+async fn a_storm_of_files_that_come_and_go_ends_where_it_should() {
+    let mut lab = Lab::start("", &[("keep.yaml", &route("/keep"))]).await;
+    lab.until_routes(&["/keep"]).await;
+    for turn in 0..300 {
+        let name = format!("storm-{}.yaml", turn % 7);
+        match turn % 3 {
+            0 => lab.write(&name, &route(&format!("/{turn}"))),
+            // A file that is only begun.
+            1 => lab.write(&name, "routes:\n- { prefix: /x, serv"),
+            _ => _ = fs::remove_file(lab.path(&name)),
+        }
+        if turn % 20 == 0 {
+            time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+    for name in 0..7 {
+        _ = fs::remove_file(lab.path(&format!("storm-{name}.yaml"))); // it may be gone already
+    }
+    lab.write("last.yaml", &route("/last"));
+    let last = lab
+        .until(|now| routes(now) == "/keep /last" && now.problems.is_empty())
+        .await;
+    assert!(last.stale_since.is_none());
+}
+
+#[tokio::test]
+async fn a_file_that_vanishes_and_comes_back_is_followed() {
+    let mut lab = Lab::start("", &[("a.yaml", &route("/a")), ("b.yaml", &route("/b"))]).await;
+    lab.until_routes(&["/a", "/b"]).await;
+    for turn in 0..5 {
+        fs::remove_file(lab.path("b.yaml")).expect("it is there");
+        lab.until_routes(&["/a"]).await;
+        let prefix = format!("/b{turn}");
+        lab.write("b.yaml", &route(&prefix));
+        lab.until_routes(&["/a", &prefix]).await;
+    }
+}
