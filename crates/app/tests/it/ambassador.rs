@@ -20,6 +20,7 @@ mod order;
 mod paths;
 mod redirects;
 mod retries;
+mod shadows;
 mod timeouts;
 mod upgrade;
 mod v2;

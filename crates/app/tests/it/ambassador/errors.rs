@@ -122,7 +122,7 @@ fn bad_objects_are_told_and_the_rest_goes_on() {
           help: write `hostname: "*"`
         error: unknown resolver `nobody`
           in Mapping resolver.default, at spec.resolver
-          help: known are `kubernetes-service`, `kubernetes-endpoint`, `endpoint`
+          help: known are `kubernetes-service`, `kubernetes-endpoint`, `endpoint`, `consul`, `consul-endpoint`
         error: 200 is no redirect
           in Mapping code.default, at spec.redirect_response_code
           help: use 301, 302, 303, 307 or 308
