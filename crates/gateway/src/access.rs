@@ -14,12 +14,22 @@ use tokio::time::Instant;
 
 use crate::backend::Backend;
 use crate::body::Broken;
+use crate::format::Asked;
 use crate::listener::Connection;
 use crate::listener::watch::Handed;
 use crate::policy::forward::X_REQUEST_ID;
+use crate::policy::lines::{Lines, Pending};
 use crate::policy::memory::Memory;
 use crate::refusal::{Cut, Refusal, Told};
-use crate::snapshot::Route;
+use crate::snapshot::{Front, Route};
+
+/// A line under way.
+enum Record {
+    /// Our own.
+    Ours(Box<Line>),
+    /// In the form that the Module asks for.
+    Asked(Box<Pending>),
+}
 
 /// A request from its head to the end of its answer.
 pub(crate) struct Ticket {
@@ -42,17 +52,24 @@ pub(crate) struct Ticket {
     /// What policies need of the request when its answer is there.
     pub(crate) memory: Option<Box<Memory>>,
     /// Kept only where access lines are written.
-    line: Option<Box<Line>>,
+    line: Option<Record>,
 }
 
 impl Ticket {
     /// A request begins.
-    pub(crate) fn begin<B: Body>(connection: Arc<Connection>, request: &Request<B>) -> Box<Self> {
+    pub(crate) fn begin<B: Body>(
+        connection: Arc<Connection>,
+        front: &Front,
+        request: &Request<B>,
+    ) -> Box<Self> {
         let line = connection
             .shared
             .access
             .enabled()
-            .then(|| line(&connection, request));
+            .then(|| match &front.settings.lines {
+                None => Record::Ours(line(&connection, request)),
+                Some(lines) => Record::Asked(Box::new(pending(lines, request))),
+            });
         let handed = connection.watch.stream();
         Box::new(Ticket {
             connection,
@@ -83,9 +100,13 @@ impl Ticket {
 
     /// The ids are known.
     pub(crate) fn identified(&mut self, headers: &HeaderMap, trace_id: u128) {
-        if let Some(line) = &mut self.line {
-            line.request_id = headers.get(&X_REQUEST_ID).map(text).unwrap_or_default();
-            line.trace_id = Some(trace_id);
+        match &mut self.line {
+            None => (),
+            Some(Record::Ours(line)) => {
+                line.request_id = headers.get(&X_REQUEST_ID).map(text).unwrap_or_default();
+                line.trace_id = Some(trace_id);
+            }
+            Some(Record::Asked(pending)) => pending.identified(headers, trace_id),
         }
     }
 
@@ -148,8 +169,11 @@ impl Ticket {
     }
 
     /// The head of the answer is known.
-    pub(crate) fn status(&mut self, status: StatusCode) {
+    pub(crate) fn status(&mut self, status: StatusCode, headers: &HeaderMap) {
         self.status = Some(status);
+        if let Some(Record::Asked(pending)) = &mut self.line {
+            pending.answered(headers);
+        }
         if let Some(handed) = &self.handed {
             handed.out();
         }
@@ -210,8 +234,15 @@ impl Drop for Ticket {
             self.connection.watch.abandon();
             self.broke(Cut::Client);
         }
-        let Some(mut line) = self.line.take() else {
-            return;
+        let mut line = match self.line.take() {
+            None => return,
+            Some(Record::Ours(line)) => line,
+            Some(Record::Asked(pending)) => {
+                let connection = &self.connection;
+                let line = pending.line(connection, self, self.status, duration, self.sent);
+                connection.shared.access.write_text(line);
+                return;
+            }
         };
         line.duration = duration;
         line.status = self.status.map_or(0, |status| status.as_u16());
@@ -225,6 +256,25 @@ impl Drop for Ticket {
         line.sent_bytes = self.sent;
         self.connection.shared.access.write(*line);
     }
+}
+
+fn pending<B>(lines: &Arc<Lines>, request: &Request<B>) -> Pending {
+    let (headers, uri) = (request.headers(), request.uri());
+    let host = headers
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok());
+    let authority = uri.authority().map(|authority| authority.as_str());
+    let asked = Asked {
+        version: request.version(),
+        method: request.method(),
+        secure: uri.scheme_str() == Some("https"),
+        authority: authority.or(host).unwrap_or_default(),
+        path: uri
+            .path_and_query()
+            .map_or(uri.path(), |target| target.as_str()),
+        headers,
+    };
+    Pending::begin(lines, &asked)
 }
 
 fn line<B>(connection: &Connection, request: &Request<B>) -> Box<Line> {

@@ -74,7 +74,7 @@ fn begin(
     request: Request<Incoming>,
 ) -> (Box<Ticket>, Result<Next, Refusal>) {
     let gate = connection.watch.begin();
-    let mut ticket = Ticket::begin(connection.clone(), &request);
+    let mut ticket = Ticket::begin(connection.clone(), front, &request);
     let next = match gate {
         Some(refusal) => Err(refusal),
         None => main_road(connection, front, request, &mut ticket),
@@ -111,7 +111,7 @@ fn finish(
     response
         .headers_mut()
         .insert(header::SERVER, front.settings.server.clone());
-    ticket.status(response.status());
+    ticket.status(response.status(), response.headers());
     if ticket.head_only {
         response = without_body(response);
     }

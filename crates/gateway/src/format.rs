@@ -439,6 +439,16 @@ impl Kept {
         }
     }
 
+    /// Takes the headers that are needed once more, after others have changed them.
+    pub(crate) fn headers_again(&mut self, needs: &Needs, headers: &HeaderMap) {
+        self.headers.clear();
+        for name in &needs.headers {
+            for value in headers.get_all(name) {
+                self.headers.append(name.clone(), value.clone());
+            }
+        }
+    }
+
     pub(crate) fn asked(&self) -> Asked<'_> {
         Asked {
             version: self.version,

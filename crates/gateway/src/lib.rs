@@ -23,11 +23,12 @@ mod upstream;
 use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use model::{Config, Object, Problem, Severity};
+use model::{Config, Object, Origin, Problem, Severity};
 use observe::access::AccessLog;
 use observe::metrics::{Metrics, Source};
 use tokio_util::sync::CancellationToken;
@@ -215,6 +216,18 @@ impl Gateway {
                     applied.deaf.push((address, error));
                 }
             }
+        }
+        let path = config.module.envoy_log_path.as_deref().map(Path::new);
+        if let Err(error) = self.shared.access.set_path(path) {
+            applied.problems.push(Problem {
+                severity: Severity::Warning,
+                origin: Origin::source("Module"),
+                span: 0..0,
+                object: Some("Module ambassador".to_owned()),
+                path: "envoy_log_path".to_owned(),
+                what: format!("access lines stay where they were: {error}"),
+                hint: None,
+            });
         }
         running.clusters.finish();
         running.kept.finish();

@@ -25,6 +25,7 @@ use crate::policy::address::AddressRules;
 use crate::policy::cors::Cors;
 use crate::policy::errors::Overrides;
 use crate::policy::headers::HeaderChanges;
+use crate::policy::lines::Lines;
 use crate::policy::retry::Retry;
 use crate::route::path::Rules as PathRules;
 use crate::route::{Table, Target};
@@ -72,6 +73,8 @@ pub(crate) struct Settings {
     pub(crate) buffer: Option<usize>,
     /// What texts of the Module need of requests that no route takes.
     pub(crate) needs: Option<Needs>,
+    /// How access lines look, where it is not our own way.
+    pub(crate) lines: Option<Arc<Lines>>,
 }
 
 /// What happens to the requests of one route.
@@ -253,6 +256,7 @@ impl Settings {
                 .buffer
                 .as_ref()
                 .map(|buffer| usize::try_from(buffer.max_request_bytes).unwrap_or(usize::MAX)),
+            lines: Lines::of(module, &mut problem),
             needs: errors
                 .as_ref()
                 .and_then(|errors| Needs::of(errors.formats())),

@@ -2,11 +2,14 @@
 //! a slow terminal never slows a request.
 
 use std::fmt::Write as _;
-use std::io::Write;
+use std::fs::File;
+use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
@@ -15,6 +18,9 @@ use crate::metrics::{Counter, Metrics};
 
 /// Lines that may wait for the writer; above it lines are dropped and counted.
 pub const LINES_WAITING_MAX: usize = 16_384;
+
+/// How often it is looked whether a log file was moved away.
+const FOLLOW_EVERY: Duration = Duration::from_secs(1);
 
 /// The details of an answer that came from an upstream; the JSON line leaves them out.
 pub const VIA_UPSTREAM: &str = "via_upstream";
@@ -124,8 +130,19 @@ fn text(out: &mut String, key: &str, value: &str) {
 /// Where access lines go. Clones share the writer; when the last one is dropped, what waits is still written.
 #[derive(Debug, Clone)]
 pub struct AccessLog {
-    queue: Option<SyncSender<Line>>,
+    queue: Option<SyncSender<Entry>>,
+    /// The file that lines go to, if it is not what the log was started with.
+    path: Arc<Mutex<Option<PathBuf>>>,
     dropped: Counter,
+}
+
+/// What waits for the writer.
+enum Entry {
+    Line(Line),
+    /// A whole line with its end.
+    Text(String),
+    /// Lines go there from now on; `None` stands for what the log was started with.
+    To(Option<Target>),
 }
 
 impl AccessLog {
@@ -133,6 +150,7 @@ impl AccessLog {
     pub fn off(metrics: &Metrics) -> Self {
         AccessLog {
             queue: None,
+            path: Arc::default(),
             dropped: dropped(metrics),
         }
     }
@@ -148,6 +166,7 @@ impl AccessLog {
             .spawn(move || write_all(lines, out))?;
         Ok(AccessLog {
             queue: Some(queue),
+            path: Arc::default(),
             dropped: dropped(metrics),
         })
     }
@@ -159,8 +178,38 @@ impl AccessLog {
 
     /// Hands a line to the writer; drops and counts it when too many wait.
     pub fn write(&self, line: Line) {
+        self.send(Entry::Line(line));
+    }
+
+    /// Hands over a line that is written already, its end included.
+    pub fn write_text(&self, line: String) {
+        self.send(Entry::Text(line));
+    }
+
+    /// Lines go to the file at this path from now on, which is appended to; `None` and `/dev/stdout` stand for what the
+    /// log was started with. A file that is moved away is made again.
+    ///
+    /// # Errors
+    /// When the file cannot be opened; lines then go where they went.
+    pub fn set_path(&self, path: Option<&Path>) -> io::Result<()> {
+        let path = path.filter(|path| *path != Path::new("/dev/stdout"));
+        let Some(queue) = &self.queue else {
+            return Ok(());
+        };
+        let mut present = self.path.lock().unwrap_or_else(PoisonError::into_inner);
+        if present.as_deref() == path {
+            return Ok(());
+        }
+        let target = path.map(Target::open).transpose()?;
+        if queue.send(Entry::To(target)).is_ok() {
+            *present = path.map(Path::to_owned);
+        }
+        Ok(())
+    }
+
+    fn send(&self, entry: Entry) {
         let Some(queue) = &self.queue else { return };
-        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = queue.try_send(line) {
+        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = queue.try_send(entry) {
             self.dropped.inc();
         }
     }
@@ -174,18 +223,84 @@ fn dropped(metrics: &Metrics) -> Counter {
     )
 }
 
-fn write_all(lines: Receiver<Line>, mut out: impl Write) {
-    let mut buffer = String::with_capacity(64 * 1024);
-    while let Ok(line) = lines.recv() {
-        buffer.clear();
-        line.write_json(&mut buffer);
-        while buffer.len() < 60 * 1024 {
-            let Ok(line) = lines.try_recv() else { break };
-            line.write_json(&mut buffer);
-        }
-        if let Err(error) = out.write_all(buffer.as_bytes()).and_then(|()| out.flush()) {
-            tracing::error!(%error, "access lines cannot be written any more");
+/// A file that access lines go to.
+struct Target {
+    path: PathBuf,
+    file: File,
+    looked: Instant,
+}
+
+impl Target {
+    fn open(path: &Path) -> io::Result<Self> {
+        let file = File::options().create(true).append(true).open(path);
+        let named = |error: io::Error| {
+            io::Error::new(error.kind(), format!("`{}`: {error}", path.display()))
+        };
+        Ok(Target {
+            path: path.to_owned(),
+            file: file.map_err(named)?,
+            looked: Instant::now(),
+        })
+    }
+
+    /// Opens the file anew when it was moved away or removed, as those who rotate logs do.
+    fn follow(&mut self) {
+        if self.looked.elapsed() < FOLLOW_EVERY {
             return;
+        }
+        self.looked = Instant::now();
+        let there = std::fs::metadata(&self.path).ok();
+        let ours = self.file.metadata().ok();
+        let same = match (there, ours) {
+            (Some(there), Some(ours)) => (there.dev(), there.ino()) == (ours.dev(), ours.ino()),
+            _ => false,
+        };
+        if same {
+            return;
+        }
+        match Target::open(&self.path) {
+            Ok(target) => *self = target,
+            Err(error) => tracing::error!(%error, "the access log cannot be opened again"),
+        }
+    }
+}
+
+fn write_all(entries: Receiver<Entry>, mut out: impl Write) {
+    let mut buffer = String::with_capacity(64 * 1024);
+    let mut target: Option<Target> = None;
+    let mut next = None;
+    while let Some(entry) = next.take().or_else(|| entries.recv().ok()) {
+        buffer.clear();
+        let mut entry = Some(entry);
+        while let Some(one) = entry {
+            match one {
+                Entry::Line(line) => line.write_json(&mut buffer),
+                Entry::Text(line) => buffer.push_str(&line),
+                // What came before goes where it was meant to go.
+                other @ Entry::To(_) if !buffer.is_empty() => {
+                    next = Some(other);
+                    break;
+                }
+                Entry::To(to) => target = to,
+            }
+            let room = buffer.len() < 60 * 1024;
+            entry = room.then(|| entries.try_recv().ok()).flatten();
+        }
+        let written = match &mut target {
+            Some(target) => {
+                target.follow();
+                target.file.write_all(buffer.as_bytes())
+            }
+            None => out.write_all(buffer.as_bytes()).and_then(|()| out.flush()),
+        };
+        match (written, &target) {
+            (Ok(()), _) => (),
+            // A full disk may have room again.
+            (Err(error), Some(_)) => tracing::error!(%error, "access lines are lost"),
+            (Err(error), None) => {
+                tracing::error!(%error, "access lines cannot be written any more");
+                return;
+            }
         }
     }
 }
@@ -242,5 +357,45 @@ mod tests {
         drop(log);
         let text = std::io::read_to_string(reader).unwrap();
         assert_eq!(text.lines().count(), 3);
+    }
+
+    #[test]
+    fn lines_go_to_the_file_that_is_asked_for_and_back() {
+        let folder = std::env::temp_dir().join(format!("nuncio-access-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("access.log");
+        let (reader, writer) = std::io::pipe().unwrap();
+        let log = AccessLog::start(writer, &Metrics::default()).unwrap();
+        log.write_text("first\n".into());
+        log.set_path(Some(&path)).unwrap();
+        log.write_text("second\n".into());
+        assert!(log.set_path(Some(&folder)).is_err());
+        log.write_text("third\n".into());
+        log.set_path(Some(Path::new("/dev/stdout"))).unwrap();
+        log.write_text("fourth\n".into());
+        drop(log);
+        let out = std::io::read_to_string(reader).unwrap();
+        let file = std::fs::read_to_string(&path).unwrap();
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(
+            (out.as_str(), file.as_str()),
+            ("first\nfourth\n", "second\nthird\n")
+        );
+    }
+
+    #[test]
+    fn a_file_that_was_moved_away_is_made_again() {
+        let folder = std::env::temp_dir().join(format!("nuncio-rotate-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let (path, old) = (folder.join("access.log"), folder.join("access.log.1"));
+        let mut target = Target::open(&path).unwrap();
+        target.file.write_all(b"first\n").unwrap();
+        std::fs::rename(&path, &old).unwrap();
+        target.looked = Instant::now().checked_sub(FOLLOW_EVERY).unwrap();
+        target.follow();
+        target.file.write_all(b"second\n").unwrap();
+        let told = [&old, &path].map(|path| std::fs::read_to_string(path).unwrap());
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(told, ["first\n", "second\n"]);
     }
 }

@@ -32,9 +32,6 @@ pub(super) fn module(said: &Module) -> Vec<&'static str> {
             "forward_client_cert_details",
         ),
         (said.default_labels.is_some(), "default_labels"),
-        (said.envoy_log_type.is_some(), "envoy_log_type"),
-        (said.envoy_log_format.is_some(), "envoy_log_format"),
-        (said.envoy_log_path.is_some(), "envoy_log_path"),
         (said.liveness_probe.is_some(), "liveness_probe"),
         (said.readiness_probe.is_some(), "readiness_probe"),
     ])

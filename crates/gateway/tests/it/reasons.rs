@@ -239,6 +239,52 @@ fn the_header_can_be_switched_off() {
     }
 }
 
+#[test]
+fn lines_look_as_the_module_asks() {
+    let echo = Echo::start("echo");
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    let metrics = Metrics::default();
+    let access = AccessLog::start(writer, &metrics).expect("a thread");
+    let route = format!(
+        "routes: [{{ prefix: /x/, stats_name: shop, service: '{}' }}]",
+        echo.address()
+    );
+    let text = format!("{route}\nmodule: {{ envoy_log_type: text }}");
+    let rig = Rig::observed(&text, Limits::default(), &[], metrics, access);
+    let mut lines = BufReader::new(reader).lines();
+    let mut line = || lines.next().expect("a line").expect("readable");
+
+    let request = "GET /x/y?z HTTP/1.1\nhost: shop\nuser-agent: me";
+    assert_eq!(rig.ask(request, "").status, 200);
+    let said = line();
+    let begins =
+        said.starts_with("ACCESS [20") && said.contains("] \"GET /x/y?z HTTP/1.1\" 200 - 0 ");
+    let ends = format!("\"shop\" \"{}\"", echo.address());
+    assert!(begins && said.ends_with(&ends), "{said}");
+    // The client, the agent and the id that the upstream saw.
+    let quoted: Vec<&str> = said.split('"').skip(3).step_by(2).collect();
+    let (client, agent, id) = (quoted[0], quoted[1], quoted[2]);
+    assert_eq!((client, agent, id.len()), ("127.0.0.1", "me", 36), "{said}");
+    rig.ask("GET /none HTTP/1.1\nhost: shop", "");
+    assert!(line().contains("\" 404 NR 0 0 "));
+
+    rig.apply(&format!(
+        "{route}\nmodule: {{ envoy_log_type: typed_json, envoy_log_format: {{ code: '%RESPONSE_CODE%', to: '%UPSTREAM_CLUSTER%', why: '%RESPONSE_CODE_DETAILS%', sent: '%BYTES_SENT%', type: '%RESP(content-type)%' }} }}"
+    ));
+    let answer = rig.ask("GET /x/ HTTP/1.1\nhost: shop", "");
+    let said: Value = serde_json::from_str(&line()).expect("JSON");
+    let expected = serde_json::json!({
+        "code": 200, "to": "shop", "why": "via_upstream", "sent": answer.body.len(),
+        "type": answer.header("content-type")[0],
+    });
+    assert_eq!(said, expected);
+
+    rig.apply(&route);
+    rig.ask("GET /x/ HTTP/1.1\nhost: shop", "");
+    let said: Value = serde_json::from_str(&line()).expect("JSON");
+    assert_eq!(said["route"], "r0.default", "{said}");
+}
+
 /// The table of `docs/reference/refusals.md`, as the code has it.
 fn reference() -> String {
     let mut text = String::new();

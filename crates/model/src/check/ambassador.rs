@@ -1,9 +1,11 @@
 //! Checks of one Host, Listener or Module.
 
-use super::{balance, glob, header_name, mapping, policies};
+use serde_json::Value;
+
+use super::{balance, format, glob, header_name, mapping, policies};
 use crate::host::Host;
 use crate::listener::{Layer, Listener, Protocol};
-use crate::module::Module;
+use crate::module::{LogType, Module};
 use crate::read::Finding;
 use crate::resolver::ConsulResolver;
 
@@ -111,6 +113,7 @@ pub(super) fn module(module: &Module, findings: &mut Vec<Finding>) {
     mapping::circuit_breakers(&module.circuit_breakers, "circuit_breakers", findings);
     policies::cors(&module.cors, findings);
     policies::errors(&module.error_response_overrides, findings);
+    log_format(module, findings);
     let Some(defaults) = module
         .defaults
         .as_ref()
@@ -152,5 +155,35 @@ pub(super) fn consul(resolver: &ConsulResolver, findings: &mut Vec<Finding>) {
     }
     if resolver.datacenter.as_deref() == Some("") {
         findings.push(Finding::error("datacenter", "the name is empty"));
+    }
+}
+
+/// Checks the form of access lines.
+fn log_format(module: &Module, findings: &mut Vec<Finding>) {
+    let json = matches!(
+        module.envoy_log_type,
+        Some(LogType::Json | LogType::TypedJson)
+    );
+    match (&module.envoy_log_format, json) {
+        (None, _) => (),
+        (Some(Value::String(text)), false) => format(text, "envoy_log_format", findings),
+        (Some(Value::String(_)), true) => {
+            let what = "JSON lines need a map of fields";
+            let hint = "for example `{ code: '%RESPONSE_CODE%' }`";
+            findings.push(Finding::error("envoy_log_format", what).hint(hint));
+        }
+        (Some(Value::Object(fields)), _) if module.envoy_log_type != Some(LogType::Text) => {
+            for (name, text) in fields {
+                let path = format!("envoy_log_format.{name}");
+                match text.as_str() {
+                    Some(text) => format(text, &path, findings),
+                    None => findings.push(Finding::error(&path, "this must be text")),
+                }
+            }
+        }
+        (Some(_), _) => {
+            let what = "lines of text need one text";
+            findings.push(Finding::error("envoy_log_format", what));
+        }
     }
 }
