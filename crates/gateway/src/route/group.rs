@@ -18,7 +18,8 @@ pub(super) struct Group {
 pub(super) struct Member {
     /// The index of the rule.
     pub(super) rule: u32,
-    /// Takes the draws that are below, unless an earlier member does. `WHOLE` takes all.
+    /// Takes the draws that are below, unless an earlier member does. `WHOLE` takes all. Rounded up, so that the draws below
+    /// are those below the exact share.
     pub(super) below: u64,
 }
 
@@ -285,7 +286,7 @@ fn thresholds(rules: &[Rule], members: &[u32]) -> Result<Vec<Member>, String> {
             below_percent += u64::from(weight);
             shares.push(Member {
                 rule,
-                below: below_percent * WHOLE / 100,
+                below: (below_percent * WHOLE).div_ceil(100),
             });
         }
     }
@@ -296,7 +297,7 @@ fn thresholds(rules: &[Rule], members: &[u32]) -> Result<Vec<Member>, String> {
         .collect();
     let count = silent.len() as u64;
     for (rule, nth) in silent.into_iter().zip(1..) {
-        let below = (told * count + (100 - told) * nth) * WHOLE / (100 * count);
+        let below = ((told * count + (100 - told) * nth) * WHOLE).div_ceil(100 * count);
         shares.push(Member { rule, below });
     }
     Ok(shares)

@@ -243,21 +243,23 @@ fn group(
     if sharing.len() > 1 && sum > 100 || sharing.iter().any(|(_, spec)| spec.weight > Some(100)) {
         return None;
     }
-    let draw = f64::from(asked.draw) / 4_294_967_296.0 * 100.0;
     let silent = sharing
         .iter()
         .filter(|(_, spec)| spec.weight.is_none())
-        .count();
+        .count() as u64;
     let (told, untold): (Vec<_>, Vec<_>) =
         sharing.iter().partition(|(_, spec)| spec.weight.is_some());
-    let mut below = 0.0;
+    // Percents are too coarse where several share what is left.
+    let parts = silent.max(1);
+    let mut below = 0;
     for (index, spec) in told.into_iter().chain(untold) {
         below += match spec.weight {
-            _ if sharing.len() == 1 => 100.0,
-            Some(weight) => f64::from(weight),
-            None => f64::from(100 - sum) / silent as f64,
+            _ if sharing.len() == 1 => 100 * parts,
+            Some(weight) => u64::from(weight) * parts,
+            None => u64::from(100 - sum),
         };
-        if draw < below && matches(spec, asked) {
+        let drawn = u64::from(asked.draw) * 100 * parts < below << 32;
+        if drawn && matches(spec, asked) {
             return Some((index, shadow));
         }
     }
