@@ -258,6 +258,17 @@ impl ResponseBody {
         }
     }
 
+    /// Returns a body that is made of another one on its way.
+    pub(crate) fn boxed<B>(body: B) -> Self
+    where
+        B: Body<Data = Bytes, Error = Broken> + Send + 'static,
+    {
+        ResponseBody {
+            source: Answer::Boxed(body.boxed_unsync()),
+            ticket: None,
+        }
+    }
+
     pub(crate) fn upstream(body: Streamed) -> Self {
         ResponseBody {
             source: Answer::Upstream(body),

@@ -26,7 +26,7 @@ use crate::format::Asked;
 use crate::listener::Connection;
 use crate::listener::watch::Decision;
 use crate::policy::memory::Before;
-use crate::policy::{address, cors, forward};
+use crate::policy::{address, compress, cors, forward};
 use crate::refusal::{Flaw, REASON, Refusal};
 use crate::route::{self, Found, Miss};
 use crate::snapshot::Front;
@@ -144,6 +144,11 @@ fn main_road(
     let path = route::path::normalise(raw_path, &settings.path).map_err(|_| Refusal::BadPath)?;
     let secure = check::is_secure(front, request.headers());
 
+    let stopping = connection.listener.stop.is_cancelled();
+    if let Some(answer) = settings.probes.answer(&path, stopping) {
+        return Ok(Next::Answer(answer));
+    }
+
     // Which route takes it, or whether a browser only asks what it may ask.
     let asked = route::Request {
         authority,
@@ -222,10 +227,22 @@ fn main_road(
         retry = controls.retry.clone();
     }
 
+    if settings
+        .compression
+        .as_ref()
+        .is_some_and(|rules| rules.accept_removed)
+    {
+        headers.remove(header::ACCEPT_ENCODING);
+    }
     let body = if body.is_end_stream() {
         RequestBody::empty()
     } else {
         RequestBody::stream(body, route.idle, ticket.receiver())
+    };
+
+    let body = match settings.unpacked {
+        Some(limits) => compress::decode::apply(limits, headers, body),
+        None => body,
     };
 
     // Who answers it.

@@ -6,16 +6,18 @@
 //!    (addresses, ids, the trace) comes, so that nothing after it can be fooled.
 //! 4. `headers`: the route's own header changes, which may override all of that on purpose.
 //!
-//! The answer comes back through `errors` (another body), `headers` and `cors`; `memory` keeps what they need of the
+//! The answer comes back through `errors` (another body), `headers`, `cors` and `compress`; `memory` keeps what they need of the
 //! request until then.
 
 pub(crate) mod address;
+pub(crate) mod compress;
 pub(crate) mod cors;
 pub(crate) mod errors;
 pub(crate) mod forward;
 pub(crate) mod headers;
 pub(crate) mod lines;
 pub(crate) mod memory;
+pub(crate) mod probes;
 pub(crate) mod retry;
 
 use http::HeaderValue;

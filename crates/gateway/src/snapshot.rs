@@ -22,10 +22,12 @@ use crate::listener::head::HeadLimits;
 use crate::meter::{FrontMeters, Meters, RouteMeters};
 use crate::policy::HostChange;
 use crate::policy::address::AddressRules;
+use crate::policy::compress::{self, Compression};
 use crate::policy::cors::Cors;
 use crate::policy::errors::Overrides;
 use crate::policy::headers::HeaderChanges;
 use crate::policy::lines::Lines;
+use crate::policy::probes::Probes;
 use crate::policy::retry::Retry;
 use crate::route::path::Rules as PathRules;
 use crate::route::{Table, Target};
@@ -69,6 +71,12 @@ pub(crate) struct Settings {
     pub(crate) idle_max: Option<Duration>,
     pub(crate) addresses: AddressRules,
     pub(crate) errors: Option<Arc<Overrides>>,
+    pub(crate) compression: Option<Compression>,
+    /// Bodies of requests are unpacked within these limits.
+    pub(crate) unpacked: Option<compress::decode::Limits>,
+    pub(crate) probes: Probes,
+    /// Header names go out as `Like-This` over HTTP/1.1.
+    pub(crate) proper_case: bool,
     /// Largest request body, where bodies are read whole before they go on.
     pub(crate) buffer: Option<usize>,
     /// What texts of the Module need of requests that no route takes.
@@ -183,7 +191,10 @@ impl Front {
             routes,
             settings,
             security: listener.map_or(SecurityModel::Xfp, |listener| listener.spec.security_model),
-            trusted_hops: listener.map_or(0, |listener| listener.spec.l7_depth),
+            trusted_hops: listener.map_or(
+                config.module.xff_num_trusted_hops.unwrap_or(0),
+                |listener| listener.spec.l7_depth,
+            ),
             port,
             meters,
         };
@@ -252,6 +263,13 @@ impl Settings {
                 fields_max: FIELDS_MAX,
             },
             addresses: AddressRules::new(module, &mut problem),
+            compression: Compression::of(module),
+            unpacked: module
+                .decompress_requests
+                .as_ref()
+                .map(compress::decode::Limits::of),
+            probes: Probes::of(module),
+            proper_case: module.proper_case,
             buffer: module
                 .buffer
                 .as_ref()

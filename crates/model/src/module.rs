@@ -162,6 +162,14 @@ pub struct Module {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gzip: Option<Gzip>,
 
+    /// Compression of answers with several algorithms; in place of `gzip`, and not in Ambassador.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compression: Option<Compression>,
+
+    /// Bodies of requests are unpacked for the services; not in Ambassador.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decompress_requests: Option<Decompression>,
+
     /// A Lua script that every request passes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lua_scripts: Option<String>,
@@ -220,11 +228,11 @@ pub struct Module {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub envoy_log_path: Option<String>,
 
-    /// The liveness probe on the public listener.
+    /// The liveness probe on the public listener; on when nothing is said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub liveness_probe: Option<Probe>,
 
-    /// The readiness probe on the public listener.
+    /// The readiness probe on the public listener; on when nothing is said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub readiness_probe: Option<Probe>,
 
@@ -355,6 +363,77 @@ pub struct Gzip {
     pub remove_accept_encoding_header: bool,
 }
 
+/// Answers are compressed for clients that want it, with what they like best.
+///
+/// ```yaml
+/// algorithms: [zstd, br, gzip]
+/// content_type: [application/json, text/event-stream]
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Compression {
+    /// What is offered, the first one where a client likes several equally; zstd, br and gzip when nothing is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub algorithms: Option<Vec<Algorithm>>,
+
+    /// Shortest body that is compressed; 30 when nothing is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_content_length: Option<u64>,
+
+    /// Content types that are compressed; Envoy's list when nothing is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<Vec<String>>,
+
+    /// BEST, SPEED or DEFAULT.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compression_level: Option<String>,
+
+    /// Whether answers with an ETag stay as they are.
+    pub disable_on_etag_header: bool,
+
+    /// Whether services do not see `accept-encoding`.
+    pub remove_accept_encoding_header: bool,
+}
+
+/// A way to compress.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Algorithm {
+    /// Zstandard.
+    Zstd,
+    /// Brotli.
+    Br,
+    /// gzip.
+    Gzip,
+}
+
+impl Algorithm {
+    /// All of them, the best first.
+    pub const ALL: [Algorithm; 3] = [Algorithm::Zstd, Algorithm::Br, Algorithm::Gzip];
+
+    /// Returns its name in `content-encoding`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Algorithm::Zstd => "zstd",
+            Algorithm::Br => "br",
+            Algorithm::Gzip => "gzip",
+        }
+    }
+}
+
+/// Bodies of requests are unpacked (`gzip`, `br`, `zstd`) for the services.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Decompression {
+    /// Largest unpacked body in bytes, else 413; 16 MiB when nothing is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_bytes: Option<u64>,
+
+    /// How many times more bytes may come out than went in, else 413; 100 when nothing is said. The first 64 KiB are free.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_ratio: Option<u32>,
+}
+
 /// gRPC calls are counted by service and method.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -415,7 +494,7 @@ pub struct Probe {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub enabled: Option<bool>,
 
-    /// Its path.
+    /// Its path; `/ambassador/v0/check_alive` or `/ambassador/v0/check_ready` when nothing is said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prefix: Option<String>,
 

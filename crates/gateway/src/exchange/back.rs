@@ -10,7 +10,7 @@ use crate::listener::Connection;
 use crate::policy::address;
 use crate::policy::memory::{self, Memory};
 use crate::route;
-use crate::snapshot::Front;
+use crate::snapshot::{Front, Route};
 
 /// Keeps what the policies need of the request when its answer is there; mostly that is nothing.
 pub(super) fn remember<B>(
@@ -25,7 +25,9 @@ pub(super) fn remember<B>(
         Some(route) => (route.needs.as_deref(), route.cors.as_ref()),
         None => (front.settings.needs.as_ref(), None),
     };
-    if needs.is_none() && cors.is_none() {
+    let compression = front.settings.compression.as_ref();
+    let packed = compression.and_then(|rules| rules.wanted(asked.headers));
+    if needs.is_none() && cors.is_none() && packed.is_none() {
         return;
     }
     let whole = Asked {
@@ -44,6 +46,7 @@ pub(super) fn remember<B>(
         kept: needs.map(|needs| Kept::of(needs, &whole)),
         remote: address::remote(connection.peer.ip().to_canonical(), hops, asked.headers),
         origin: cors.and_then(|cors| cors.allowed(asked.headers)),
+        packed,
     }));
 }
 
@@ -66,17 +69,35 @@ pub(super) fn through_policies(
         let facts = memory::facts(connection, ticket, memory.as_deref(), status, None);
         response = errors.apply(response, &facts);
     }
-    let Some(route) = &ticket.route else {
-        return response;
-    };
+    if let Some(route) = &ticket.route {
+        response = changed(connection, ticket, route, memory.as_deref_mut(), response);
+    }
+    match &front.settings.compression {
+        Some(rules) => {
+            let packed = memory.and_then(|memory| memory.packed);
+            rules.apply(packed, ticket.head_only, response)
+        }
+        None => response,
+    }
+}
+
+/// Makes the route's own changes.
+fn changed(
+    connection: &Connection,
+    ticket: &Ticket,
+    route: &Route,
+    memory: Option<&mut Memory>,
+    mut response: Response<ResponseBody>,
+) -> Response<ResponseBody> {
+    let status = response.status();
+    let known = memory.as_deref();
     let fill = |format: &Format, headers: &HeaderMap| {
-        let memory = memory.as_deref();
-        let facts = memory::facts(connection, ticket, memory, status, Some(headers));
+        let facts = memory::facts(connection, ticket, known, status, Some(headers));
         format::fill(format, &facts, "")
     };
     route.response.apply(response.headers_mut(), fill);
     if let Some(cors) = &route.cors {
-        let origin = memory.as_mut().and_then(|memory| memory.origin.take());
+        let origin = memory.and_then(|memory| memory.origin.take());
         cors.tell(origin, response.headers_mut());
     }
     response

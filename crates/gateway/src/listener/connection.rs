@@ -74,7 +74,10 @@ async fn sniff(stream: &mut TcpStream) -> Option<(Vec<u8>, bool)> {
 }
 
 async fn http1(stream: TcpStream, first: Vec<u8>, connection: &Arc<Connection>) {
-    let head = connection.listener.front.load().settings.head;
+    let (head, proper_case) = {
+        let front = connection.listener.front.load();
+        (front.settings.head, front.settings.proper_case)
+    };
     let gate = Gate::http1(stream, first, head, connection.watch.clone());
     let service = {
         let connection = connection.clone();
@@ -86,6 +89,7 @@ async fn http1(stream: TcpStream, first: Vec<u8>, connection: &Arc<Connection>) 
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(None) // the gate's
+        .title_case_headers(proper_case)
         .max_buf_size(BUFFER_BYTES.max(head.bytes_max + 1024))
         .serve_connection(TokioIo::new(gate), service)
         .with_upgrades();

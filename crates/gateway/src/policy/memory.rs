@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue, StatusCode, Version};
 use jiff::{SignedDuration, Timestamp};
 use model::format::Format;
+use model::module::Algorithm;
 use tokio::time::Instant;
 
 use crate::access::Ticket;
@@ -22,6 +23,8 @@ pub(crate) struct Memory {
     pub(crate) remote: IpAddr,
     /// The origin that may read the answer.
     pub(crate) origin: Option<HeaderValue>,
+    /// How the client wants the answer packed.
+    pub(crate) packed: Option<Algorithm>,
 }
 
 /// Returns what is known about a request when its answer's head is there.

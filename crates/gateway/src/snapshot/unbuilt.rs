@@ -6,7 +6,6 @@ use model::{Listener, Mapping, Module};
 /// Returns the fields of a Mapping that are taken and not acted on.
 pub(super) fn mapping(said: &Mapping) -> Vec<&'static str> {
     collect([
-        (!said.labels.is_empty(), "labels"),
         (said.keepalive.is_some(), "keepalive"),
         (said.tls.is_some(), "tls"),
     ])
@@ -17,12 +16,6 @@ pub(super) fn module(said: &Module) -> Vec<&'static str> {
     collect([
         (said.use_proxy_proto, "use_proxy_proto"),
         (said.keepalive.is_some(), "keepalive"),
-        (said.proper_case, "proper_case"),
-        (
-            said.header_case_overrides.is_some(),
-            "header_case_overrides",
-        ),
-        (said.gzip.is_some(), "gzip"),
         (said.lua_scripts.is_some(), "lua_scripts"),
         (said.enable_grpc_web, "enable_grpc_web"),
         (said.enable_grpc_http11_bridge, "enable_grpc_http11_bridge"),
@@ -31,9 +24,6 @@ pub(super) fn module(said: &Module) -> Vec<&'static str> {
             said.forward_client_cert_details.is_some(),
             "forward_client_cert_details",
         ),
-        (said.default_labels.is_some(), "default_labels"),
-        (said.liveness_probe.is_some(), "liveness_probe"),
-        (said.readiness_probe.is_some(), "readiness_probe"),
     ])
 }
 

@@ -312,7 +312,7 @@ fn trusted_proxies_tell_who_asks_and_how() {
 fn what_does_nothing_yet_is_told() {
     let rig = Rig::start("routes: []");
     let text = "{ routes: [{ prefix: /, service: a }, { prefix: /t/, service: 'https://b' }],
-        module: { gzip: {}, ip_allow: [{ peer: x }] } }";
+        module: { grpc_stats: {}, ip_allow: [{ peer: x }] } }";
     let applied = rig.gateway.apply(&config(text), &[]);
     let told: Vec<String> = applied
         .problems
@@ -320,7 +320,7 @@ fn what_does_nothing_yet_is_told() {
         .map(|problem| problem.what.clone())
         .collect();
     for what in [
-        "`gzip` does nothing yet",
+        "`grpc_stats` does nothing yet",
         "`ip_allow`: `x` is no range of addresses such as `10.0.0.0/8`",
         "TLS towards services is not built yet, this route answers 503",
     ] {

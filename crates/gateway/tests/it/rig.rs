@@ -77,6 +77,12 @@ impl Rig {
         testkit::raw::http(self.address, request, body)
     }
 
+    /// Sends one request whose body is no text.
+    #[track_caller]
+    pub(crate) fn ask_bytes(&self, request: &str, body: &[u8]) -> Response {
+        testkit::raw::http(self.address, request, body)
+    }
+
     /// Returns the value of a metric whose line begins so; 0 when there is none.
     pub(crate) fn metric(&self, beginning: &str) -> f64 {
         let text = self.metrics.encode();

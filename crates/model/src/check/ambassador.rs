@@ -114,6 +114,8 @@ pub(super) fn module(module: &Module, findings: &mut Vec<Finding>) {
     policies::cors(&module.cors, findings);
     policies::errors(&module.error_response_overrides, findings);
     log_format(module, findings);
+    policies::compression(module, findings);
+    policies::probes(module, findings);
     let Some(defaults) = module
         .defaults
         .as_ref()

@@ -2,6 +2,7 @@
 
 use super::{format, header_name, header_value};
 use crate::mapping::{Cors, ErrorBody, ErrorResponseOverride};
+use crate::module::{Module, Probe};
 use crate::read::Finding;
 
 /// Checks cross-origin rules.
@@ -94,5 +95,99 @@ fn body(body: &ErrorBody, path: &str, findings: &mut Vec<Finding>) {
     }
     if let Some(content_type) = &body.content_type {
         header_value(content_type, &format!("{path}.content_type"), findings);
+    }
+}
+
+const LEVELS: [&str; 3] = ["BEST", "SPEED", "DEFAULT"];
+const STRATEGIES: [&str; 4] = ["FILTERED", "HUFFMAN", "RLE", "DEFAULT"];
+
+/// Checks compression.
+pub(super) fn compression(module: &Module, findings: &mut Vec<Finding>) {
+    let mut word = |text: &Option<String>, known: &[&str], path: &str| {
+        if let Some(text) = text.as_deref().filter(|text| !known.contains(text)) {
+            let what = format!("`{text}` is unknown");
+            let hint = crate::shape::alternatives(text, known);
+            findings.push(Finding::error(path, what).hint(hint));
+        }
+    };
+    if let Some(said) = &module.compression {
+        word(
+            &said.compression_level,
+            &LEVELS,
+            "compression.compression_level",
+        );
+    }
+    if let Some(said) = &module.gzip {
+        word(&said.compression_level, &LEVELS, "gzip.compression_level");
+        word(
+            &said.compression_strategy,
+            &STRATEGIES,
+            "gzip.compression_strategy",
+        );
+    }
+    if let Some(said) = &module.gzip {
+        let mut range = |value: Option<u32>, field: &str, least: u32, most: u32| {
+            let Some(value) = value else { return };
+            let path = format!("gzip.{field}");
+            if !(least..=most).contains(&value) {
+                let what = format!("{value} is out of range");
+                let hint = format!("use {least} to {most}");
+                findings.push(Finding::error(&path, what).hint(hint));
+            } else {
+                let what =
+                    "this has no effect: the compressor's memory is the same for all streams";
+                findings.push(Finding::warning(&path, what));
+            }
+        };
+        range(said.memory_level, "memory_level", 1, 9);
+        range(said.window_bits, "window_bits", 9, 15);
+        let strategy = said.compression_strategy.as_deref();
+        if strategy.is_some_and(|strategy| strategy != "DEFAULT" && STRATEGIES.contains(&strategy))
+        {
+            let what = "this has no effect: the compressor has one strategy";
+            findings.push(Finding::warning("gzip.compression_strategy", what));
+        }
+    }
+    if module.gzip.is_some() && module.compression.is_some() {
+        let what = "`gzip` and `compression` exclude each other";
+        let hint = "`compression` can say all that `gzip` can";
+        findings.push(Finding::error("gzip", what).hint(hint));
+    }
+    let offered = module
+        .compression
+        .as_ref()
+        .and_then(|said| said.algorithms.as_ref());
+    if offered.is_some_and(Vec::is_empty) {
+        let what = "nothing is offered, so nothing is compressed";
+        findings.push(Finding::warning("compression.algorithms", what));
+    }
+}
+
+/// Checks the probes on the public listener.
+pub(super) fn probes(module: &Module, findings: &mut Vec<Finding>) {
+    for (probe, field) in [
+        (&module.liveness_probe, "liveness_probe"),
+        (&module.readiness_probe, "readiness_probe"),
+    ] {
+        let Some(Probe {
+            enabled: _,
+            prefix,
+            rewrite,
+            service,
+        }) = probe
+        else {
+            continue;
+        };
+        if let Some(prefix) = prefix.as_ref().filter(|prefix| !prefix.starts_with('/')) {
+            let what = format!("the path `{prefix}` does not begin with `/`");
+            findings.push(Finding::error(&format!("{field}.prefix"), what));
+        }
+        for (said, name) in [(rewrite, "rewrite"), (service, "service")] {
+            if said.is_some() {
+                let what = format!("`{name}` has no effect, the gateway itself answers the probe");
+                let finding = Finding::warning(&format!("{field}.{name}"), what);
+                findings.push(finding.hint("write a Mapping to have a service answer"));
+            }
+        }
     }
 }

@@ -303,8 +303,13 @@ fn from_v2(kind: Kind, spec: Node) -> Node {
             presence(&mut entries, exact, regex);
         }
         originate_tls(&mut entries);
-        // The shorthand of labels has no v3 spelling of its own here; nothing reads labels yet.
-        entries.retain(|(key, _)| key.text != "labels");
+        for (_, node) in entries.iter_mut().filter(|(key, _)| key.text == "labels") {
+            *node = each_value(node, |groups| {
+                each_item(&groups, |group| {
+                    each_value(&group, |labels| each_item(&labels, label))
+                })
+            });
+        }
     }
     Node::map(entries, spec.place)
 }
@@ -392,6 +397,64 @@ fn each_entry(node: &Node, change: impl Fn(&str, Node) -> Node) -> Node {
 
 fn each_value(node: &Node, change: impl Fn(Node) -> Node) -> Node {
     each_entry(node, |_, value| change(value))
+}
+
+fn each_item(node: &Node, change: impl Fn(Node) -> Node) -> Node {
+    match &node.value {
+        Value::List(items) => Node::list(
+            items.iter().cloned().map(change).collect(),
+            node.place.clone(),
+        ),
+        _ => node.clone(),
+    }
+}
+
+/// Turns the shorthand of a label: `remote_address`, any other text, or `key: { header: name }`.
+fn label(node: Node) -> Node {
+    let at = node.place.clone();
+    let text = |text: &str| Node::scalar(text, false, at.clone());
+    if let Some(word) = node.text() {
+        return match word {
+            "source_cluster" | "destination_cluster" | "remote_address" => {
+                with_key(word, with_key("key", text(word)))
+            }
+            _ => with_key("generic_key", with_key("value", node.clone())),
+        };
+    }
+    let [(key, value)] = node.entries() else {
+        return node;
+    };
+    let header = value.get("header").or_else(|| value.get("header_name"));
+    match (key.text.as_str(), header) {
+        ("generic_key", _) if value.text().is_some() => {
+            with_key("generic_key", with_key("value", value.clone()))
+        }
+        ("source_cluster" | "destination_cluster" | "remote_address", _) => match value.text() {
+            Some(word) => with_key(&key.text, with_key("key", text(word))),
+            None => node,
+        },
+        ("request_headers", _) | (_, None) => node,
+        (name, Some(header)) => {
+            let entry = |key: &str, value: Node| {
+                let text = key.to_owned();
+                (
+                    Key {
+                        text,
+                        place: at.clone(),
+                    },
+                    value,
+                )
+            };
+            let mut entries = vec![
+                entry("key", text(name)),
+                entry("header_name", header.clone()),
+            ];
+            if let Some(omit) = value.get("omit_if_not_present") {
+                entries.push(entry("omit_if_not_present", omit.clone()));
+            }
+            with_key("request_headers", Node::map(entries, at.clone()))
+        }
+    }
 }
 
 /// Moves `name: true` from the exact matches to the regular expressions, where it is `name: .*`.

@@ -402,7 +402,7 @@ fn fields_without_effect_are_named() {
     mapping(
         "prefix: /\nservice: s\ncors: { origins: ['*'] }\nshadow: false\ncircuit_breakers: []\nauth_context_extensions: { a: b }",
         expect![[r#"
-            a.yaml:10:28: warning: spec.auth_context_extensions: `auth_context_extensions` is accepted, it has no effect yet
+            a.yaml:10:28: warning: spec.auth_context_extensions: `auth_context_extensions` has no effect: it is for an AuthService, which is not supported yet
         "#]],
     );
     problems(
@@ -514,6 +514,85 @@ fn a_kind_that_decides_who_may_ask_is_an_error_and_counts() {
     "#]],
     );
     assert_eq!(load(text).config.guards, ["AuthService auth.default"]);
+}
+
+#[test]
+fn the_shorthand_of_labels_is_read() {
+    let text = r#"
+apiVersion: getambassador.io/v2
+kind: Mapping
+metadata: { name: old }
+spec:
+  prefix: /old/
+  service: old
+  host: a
+  labels:
+    ambassador:
+    - group:
+      - remote_address
+      - catalog
+      - x-tenant: { header: x-tenant, omit_if_not_present: true }
+      - generic_key: fixed
+"#;
+    problems(
+        text,
+        expect![[r#"
+        a.yaml:10:5: warning: spec.labels: `labels` has no effect: labels are for a RateLimitService, which is not supported yet
+    "#]],
+    );
+    let mapping = &load(text).config.mappings[0];
+    let labels = &mapping.spec.labels["ambassador"][0]["group"];
+    let shown: Vec<String> = labels
+        .iter()
+        .map(|label| {
+            let remote = label.remote_address.as_ref().map(|label| label.key.clone());
+            let fixed = label.generic_key.as_ref().map(|label| label.value.clone());
+            let header = label
+                .request_headers
+                .as_ref()
+                .map(|label| label.header_name.clone());
+            remote.or(fixed).or(header).unwrap_or_default()
+        })
+        .collect();
+    assert_eq!(shown, ["remote_address", "catalog", "x-tenant", "fixed"]);
+}
+
+#[test]
+fn fields_that_mean_nothing_here_say_why() {
+    problems(
+        "apiVersion: getambassador.io/v3alpha1\nkind: Module\nmetadata: { name: ambassador }\nspec: { config: { admin_port: 8001, \
+         use_remote_address: true, debug_mode: false, regex_max_size: 500, x_forwarded_proto_redirect: true, \
+         gzip: { window_bits: 3, memory_level: 5, compression_level: FAST }, compression: {}, readiness_probe: { prefix: up, service: a } } }",
+        expect![[r#"
+            a.yaml:4:31: warning: spec.config.admin_port: `admin_port` has no effect: there is no Envoy behind Nuncio
+            a.yaml:4:98: warning: spec.config.regex_max_size: `regex_max_size` has no effect: regular expressions take linear time, and 1 MiB compiled is the limit of each
+            a.yaml:4:131: warning: spec.config.x_forwarded_proto_redirect: `x_forwarded_proto_redirect` has no effect: `requestPolicy` of the Host and `securityModel` of the Listener decide about redirects
+            a.yaml:4:143: error: spec.config.gzip: `gzip` and `compression` exclude each other (`compression` can say all that `gzip` can)
+            a.yaml:4:158: error: spec.config.gzip.window_bits: 3 is out of range (use 9 to 15)
+            a.yaml:4:175: warning: spec.config.gzip.memory_level: this has no effect: the compressor's memory is the same for all streams
+            a.yaml:4:197: error: spec.config.gzip.compression_level: `FAST` is unknown (known are `BEST`, `SPEED`, `DEFAULT`)
+            a.yaml:4:249: error: spec.config.readiness_probe.prefix: the path `up` does not begin with `/`
+            a.yaml:4:262: warning: spec.config.readiness_probe.service: `service` has no effect, the gateway itself answers the probe (write a Mapping to have a service answer)
+        "#]],
+    );
+}
+
+#[test]
+fn policies_are_checked() {
+    mapping(
+        "prefix: /\nservice: s\ncors: { origins: 'https://a.com, b', methods: 'GET, P T', max_age: long, credentials: true }\n\
+         error_response_overrides: [{ on_status_code: 200, body: { text_format: a } }, { on_status_code: 404, body: {} }, { on_status_code: 500, body: { text_format: '%RESPONSE_COD%' } }]\n\
+         add_request_headers: { x-a: { value: '%REQ%' } }",
+        expect![[r#"
+            a.yaml:7:20: warning: spec.cors.origins[1]: no browser sends the origin `b` (write `https://shop.example.com`, `https://*.example.com` or `*`)
+            a.yaml:7:49: error: spec.cors.methods[1]: `P T` is no header name
+            a.yaml:7:70: error: spec.cors.max_age: `long` is no number of seconds (for example `86400`)
+            a.yaml:8:48: error: spec.error_response_overrides[0].on_status_code: 200 is no error (use 400 to 599)
+            a.yaml:8:110: error: spec.error_response_overrides[1].body: exactly one of `text_format`, `json_format` and `text_format_source` is needed
+            a.yaml:8:160: error: spec.error_response_overrides[2].body.text_format: unknown variable `%RESPONSE_COD%` (did you mean `RESPONSE_CODE`?)
+            a.yaml:9:31: error: spec.add_request_headers.x-a: `%REQ%` needs an argument (for example `%REQ(X-NAME)%`)
+        "#]],
+    );
 }
 
 #[test]
