@@ -254,7 +254,7 @@ impl Drop for Ticket {
         line.upstream_duration = self.upstream.map(|(_, after)| after);
         line.received_bytes = self.received();
         line.sent_bytes = self.sent;
-        self.connection.shared.access.write(*line);
+        self.connection.shared.access.write(line);
     }
 }
 

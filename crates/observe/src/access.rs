@@ -138,7 +138,7 @@ pub struct AccessLog {
 
 /// What waits for the writer.
 enum Entry {
-    Line(Line),
+    Line(Box<Line>),
     /// A whole line with its end.
     Text(String),
     /// Lines go there from now on; `None` stands for what the log was started with.
@@ -177,7 +177,7 @@ impl AccessLog {
     }
 
     /// Hands a line to the writer; drops and counts it when too many wait.
-    pub fn write(&self, line: Line) {
+    pub fn write(&self, line: Box<Line>) {
         self.send(Entry::Line(line));
     }
 
@@ -352,7 +352,7 @@ mod tests {
         let (reader, writer) = std::io::pipe().unwrap();
         let log = AccessLog::start(writer, &Metrics::default()).unwrap();
         for _ in 0..3 {
-            log.write(line());
+            log.write(Box::new(line()));
         }
         drop(log);
         let text = std::io::read_to_string(reader).unwrap();

@@ -16,7 +16,7 @@ use gateway::Gateway;
 use gateway::backend::Handler;
 use gateway::listener::Limits;
 use gateway::route::Table;
-use gateway::route::explain::{Question, explain};
+use gateway::route::explain::{Outcome, Question, explain};
 use gateway::view::Upstream;
 use model::{Config, Problem};
 use observe::access::AccessLog;
@@ -522,7 +522,19 @@ impl Subject for House {
             Question::read(&ask.method, &ask.url, &headers).map_err(|error| error.to_string())?;
         let config = self.published.borrow().config.clone();
         let (table, _) = Table::build(&config);
-        serde_json::to_value(explain(&config, &table, &question)).map_err(|error| error.to_string())
+        let explained = explain(&config, &table, &question);
+        let routes: Vec<&str> = match &explained.outcome {
+            Outcome::Routed(takers) => takers.iter().map(|taker| &*taker.route).collect(),
+            _ => Vec::new(),
+        };
+        let mut upstreams = self.upstreams();
+        upstreams.retain(|upstream| {
+            let mut theirs = upstream.routes.iter();
+            theirs.any(|route| routes.contains(&&**route))
+        });
+        let mut told = serde_json::to_value(&explained).map_err(|error| error.to_string())?;
+        told["upstreams"] = json!(upstreams);
+        Ok(told)
     }
 }
 

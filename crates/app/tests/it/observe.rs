@@ -237,6 +237,11 @@ fn diagnostics_tell_what_runs_and_what_is_refused() {
     let status = json(&nuncio, "/nuncio/v0/status");
     assert_eq!(status["upstreams"][0]["routes"][0], "good.default");
 
+    let explained = json(&nuncio, "/nuncio/v0/explain?url=http://a/good/x");
+    assert_eq!(explained["upstreams"][0]["name"], "good", "{explained:#}");
+    let endpoint = &explained["upstreams"][0]["endpoints"][0];
+    assert_eq!(endpoint["address"], echo.address().to_string());
+
     let file = nuncio.config().join("ambassador.yaml");
     let bad = mapping("bad", "prefix: /bad/, service: s, timeout_ms: soon");
     fs::write(&file, format!("{good}{bad}")).expect("the file can be written");
