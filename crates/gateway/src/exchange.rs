@@ -30,6 +30,7 @@ use crate::policy::{address, compress, cors, forward};
 use crate::refusal::{Flaw, REASON, Refusal};
 use crate::route::{self, Found, Miss};
 use crate::snapshot::Front;
+use crate::upstream::send::OnBehalfOf;
 
 /// Answers one request. It never fails: what goes wrong is an answer too.
 ///
@@ -128,10 +129,12 @@ fn main_road(
 
     // Who is asked for what.
     check::head(&mut request, settings)?;
-    if !settings
-        .addresses
-        .pass(connection.peer.ip(), front.trusted_hops, request.headers())
-    {
+    if !settings.addresses.pass(
+        connection.peer.ip(),
+        connection.passed_on_by,
+        front.trusted_hops,
+        request.headers(),
+    ) {
         return Err(Refusal::AddressDenied);
     }
     let host = check::host(&request, front)?;
@@ -281,6 +284,9 @@ fn main_road(
             }
             let sticky = route.sticky.as_ref().zip(client);
             let sticky = sticky.map(|(key, client)| key.hash(&head.headers, client));
+            if cluster.spec.proxy_protocol.is_some() {
+                head.extensions.insert(OnBehalfOf(connection.peer));
+            }
             Next::Send(proxy::Sending {
                 route: route.clone(),
                 cluster: cluster.clone(),

@@ -17,6 +17,7 @@ mod exchange;
 mod format;
 mod meter;
 mod policy;
+mod proxy_protocol;
 mod snapshot;
 mod upstream;
 
@@ -115,7 +116,8 @@ impl Gateway {
             .collect::<io::Result<Vec<Core>>>()?;
         let directory = Directory::default();
         let discovery = Discovery::new(directory.clone(), cores[0].runtime.clone());
-        let clusters = Clusters::new(threads, discovery);
+        let runtime = cores[0].runtime.clone();
+        let clusters = Clusters::new(threads, discovery, runtime);
         let running = Running {
             clusters,
             kept: Kept::default(),
@@ -170,7 +172,7 @@ impl Gateway {
                 span: 0..0,
                 object: Some(format!("Listener {}", listener.full_name())),
                 path: String::new(),
-                what: "TCP, TLS without HTTP, and the PROXY protocol are not served yet".to_owned(),
+                what: "TCP and TLS without HTTP are not served yet".to_owned(),
                 hint: None,
             });
         }

@@ -3,6 +3,7 @@
 pub(crate) mod connection;
 pub(crate) mod gate;
 pub(crate) mod head;
+mod proxied;
 pub(crate) mod tcp;
 pub(crate) mod watch;
 
@@ -102,28 +103,15 @@ impl Listener {
     }
 
     /// Takes a place among the open connections, if there is one.
-    fn admit(self: &Arc<Self>, peer: IpAddr, limits: &Limits) -> Option<Admitted> {
+    fn admit(self: &Arc<Self>, limits: &Limits) -> Option<Admitted> {
         if self.open.fetch_add(1, Relaxed) >= limits.connections_max {
             self.open.fetch_sub(1, Relaxed);
             return None;
         }
-        let counted = self.front.load().trusted_hops == 0;
-        let peer = client(peer);
-        let admitted = Admitted {
+        Some(Admitted {
             listener: self.clone(),
-            peer: counted.then_some(peer),
-        };
-        if counted {
-            let mut clients = self.clients();
-            let count = clients.entry(peer).or_insert(0);
-            *count += 1;
-            let over = *count > limits.connections_per_client_max;
-            drop(clients);
-            if over {
-                return None;
-            }
-        }
-        Some(admitted)
+            peer: None,
+        })
     }
 }
 
@@ -158,6 +146,22 @@ impl Drop for Admitted {
     }
 }
 
+impl Admitted {
+    /// Counts the connection as this client's, unless proxies in front are trusted with telling who it is. Returns
+    /// whether the client may have one more.
+    fn count(&mut self, peer: IpAddr, limits: &Limits) -> bool {
+        if self.listener.front.load().trusted_hops > 0 {
+            return true;
+        }
+        let peer = client(peer);
+        self.peer = Some(peer);
+        let mut clients = self.listener.clients();
+        let count = clients.entry(peer).or_insert(0);
+        *count += 1;
+        *count <= limits.connections_per_client_max
+    }
+}
+
 /// What the exchanges of one connection share.
 pub(crate) struct Connection {
     pub(crate) shared: Arc<Shared>,
@@ -165,10 +169,13 @@ pub(crate) struct Connection {
     pub(crate) watch: Arc<Watch>,
     /// Which core's pools it uses.
     pub(crate) core: usize,
+    /// The client: the connection's peer, or whom that names in its PROXY header.
     pub(crate) peer: SocketAddr,
+    /// The connection's peer, where it passes on somebody else's.
+    pub(crate) passed_on_by: Option<IpAddr>,
     /// Where the client has connected to.
     pub(crate) local: SocketAddr,
-    /// The peer's address without its port, as a header.
+    /// The client's address without its port, as a header.
     pub(crate) peer_text: HeaderValue,
     _admitted: Admitted,
 }

@@ -34,6 +34,8 @@ pub(crate) struct Meters {
     cuts: HashMap<&'static str, Counter>,
     shadowed: HashMap<&'static str, Counter>,
     pub(crate) turned_away: Counter,
+    /// Connections without the PROXY header that they must begin with.
+    pub(crate) unproxied: Counter,
     /// By the `statsPrefix`.
     fronts: Mutex<BTreeMap<String, Arc<FrontMeters>>>,
 }
@@ -60,6 +62,11 @@ impl Meters {
             refusals: refusals.map(|name| (name, refusal(name))).collect(),
             cuts: cuts.map(|name| (name, cut(name))).collect(),
             shadowed: SHADOWED.map(|name| (name, shadowed(name))).into(),
+            unproxied: metrics.counter(
+                "nuncio_connections_unproxied",
+                "Connections closed because they did not begin with a PROXY header in time.",
+                &[],
+            ),
             turned_away: metrics.counter(
                 "nuncio_connections_refused",
                 "Connections closed at once because there were too many.",

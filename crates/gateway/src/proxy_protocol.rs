@@ -12,6 +12,9 @@ const V2_BYTES_MAX: usize = 4 << 10;
 /// What version 2 begins with.
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 const V2_HEAD_BYTES: usize = 16;
+/// Headers of connections that are nobody's but the proxy's.
+pub(crate) const NOBODY_V1: &[u8] = b"PROXY UNKNOWN\r\n";
+pub(crate) const NOBODY_V2: &[u8; V2_HEAD_BYTES] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
 
 /// What a header tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +35,11 @@ pub(crate) struct Malformed;
 pub(crate) fn read(bytes: &[u8]) -> Result<Option<(Told, usize)>, Malformed> {
     let seen = bytes.len().min(SIGNATURE.len());
     if bytes[..seen] == SIGNATURE[..seen] {
-        return if seen < SIGNATURE.len() { Ok(None) } else { read_v2(bytes) };
+        return if seen < SIGNATURE.len() {
+            Ok(None)
+        } else {
+            read_v2(bytes)
+        };
     }
     read_v1(bytes)
 }
@@ -45,7 +52,11 @@ fn read_v1(bytes: &[u8]) -> Result<Option<(Told, usize)>, Malformed> {
     }
     let within = &bytes[..bytes.len().min(V1_BYTES_MAX)];
     let Some(end) = memchr::memchr(b'\n', within) else {
-        return if bytes.len() < V1_BYTES_MAX { Ok(None) } else { Err(Malformed) };
+        return if bytes.len() < V1_BYTES_MAX {
+            Ok(None)
+        } else {
+            Err(Malformed)
+        };
     };
     let line = bytes[..end].strip_suffix(b"\r").ok_or(Malformed)?;
     let line = std::str::from_utf8(line).map_err(|_| Malformed)?;
@@ -74,7 +85,8 @@ fn client<A: FromStr + Into<IpAddr>>(
         _ => Err(Malformed),
     };
     let (source, port) = (address(source)?, number(port)?);
-    (address(destination)?, number(to)?);
+    address(destination)?;
+    number(to)?;
     Ok(Told::Client(SocketAddr::new(source.into(), port)))
 }
 
@@ -181,11 +193,23 @@ mod tests {
 
     #[test]
     fn version_1() {
-        check("PROXY TCP4 192.0.2.7 10.0.0.1 4711 80\r\nGET /", "192.0.2.7:4711 in 39");
-        check("PROXY TCP6 2001:db8::7 ::1 1 2\r\n", "[2001:db8::7]:1 in 32");
+        check(
+            "PROXY TCP4 192.0.2.7 10.0.0.1 4711 80\r\nGET /",
+            "192.0.2.7:4711 in 39",
+        );
+        check(
+            "PROXY TCP6 2001:db8::7 ::1 1 2\r\n",
+            "[2001:db8::7]:1 in 32",
+        );
         check("PROXY UNKNOWN\r\n", "nobody in 15");
-        check("PROXY UNKNOWN ffff:: ffff:: 65535 65535\r\n", "nobody in 41");
-        for whole in ["PROXY TCP4 192.0.2.7 10.0.0.1 4711 80\r\n", "PROXY UNKNOWN\r\n"] {
+        check(
+            "PROXY UNKNOWN ffff:: ffff:: 65535 65535\r\n",
+            "nobody in 41",
+        );
+        for whole in [
+            "PROXY TCP4 192.0.2.7 10.0.0.1 4711 80\r\n",
+            "PROXY UNKNOWN\r\n",
+        ] {
             for cut in 0..whole.len() {
                 check(&whole[..cut], "more");
             }
@@ -210,7 +234,10 @@ mod tests {
         }
         check(format!("PROXY UNKNOWN {}", "x".repeat(92)), "more");
         check(format!("PROXY UNKNOWN {}", "x".repeat(93)), "malformed");
-        check(format!("PROXY UNKNOWN {}\r\n", "x".repeat(200)), "malformed");
+        check(
+            format!("PROXY UNKNOWN {}\r\n", "x".repeat(200)),
+            "malformed",
+        );
     }
 
     fn v2(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
@@ -235,6 +262,8 @@ mod tests {
         (tcp6[15], tcp6[33]) = (1, 9);
         check(v2(0x21, 0x21, &tcp6), "[::1]:9 in 52");
         check(v2(0x20, 0x00, &[]), "nobody in 16");
+        check(NOBODY_V2, "nobody in 16");
+        check(NOBODY_V1, "nobody in 15");
         check(v2(0x20, 0x11, &[0; 12]), "nobody in 28");
         check(v2(0x21, 0x00, &[1, 2, 3]), "nobody in 19");
         check(v2(0x21, 0x31, &[0; 216]), "nobody in 232");

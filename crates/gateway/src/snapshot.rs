@@ -50,6 +50,8 @@ pub(crate) struct Front {
     pub(crate) routes: Vec<Arc<Route>>,
     pub(crate) settings: Settings,
     pub(crate) security: SecurityModel,
+    /// Connections begin with the PROXY protocol.
+    pub(crate) proxy_protocol: bool,
     /// Trusted HTTP hops in front.
     pub(crate) trusted_hops: u32,
     pub(crate) port: u16,
@@ -191,6 +193,10 @@ impl Front {
             routes,
             settings,
             security: listener.map_or(SecurityModel::Xfp, |listener| listener.spec.security_model),
+            proxy_protocol: match listener {
+                Some(listener) => unbuilt::is_proxied(&listener.spec),
+                None => config.module.use_proxy_proto,
+            },
             trusted_hops: listener.map_or(
                 config.module.xff_num_trusted_hops.unwrap_or(0),
                 |listener| listener.spec.l7_depth,
@@ -233,7 +239,10 @@ fn of_mapping(
     let mut found = Vec::new();
     let route = Arc::new(routes::from_mapping(parts, shared, mapping, &mut found));
     problems.extend(found.iter().cloned());
-    kept.put(mapping, route.clone(), found);
+    // What a route lacks, such as a file, may be there the next time.
+    if !matches!(route.backend, Backend::Fixed(_)) {
+        kept.put(mapping, route.clone(), found);
+    }
     route
 }
 

@@ -6,6 +6,7 @@ mod mapping;
 mod own;
 mod policies;
 mod references;
+mod tls;
 mod together;
 
 use crate::format::Format;
@@ -21,6 +22,7 @@ pub(crate) fn alone(written: &Written) -> Vec<Finding> {
         Spec::Host(host) => ambassador::host(host, &mut findings),
         Spec::Listener(listener) => ambassador::listener(listener, &mut findings),
         Spec::Module(module) => ambassador::module(module, &mut findings),
+        Spec::TLSContext(context) => tls::tls_context(context, &mut findings),
         Spec::Service(service) => own::service(service, written, &mut findings),
         Spec::Topic(topic) => own::topic(&written.id.name, topic, &mut findings),
         Spec::Publish(publish) => own::publish(publish, &mut findings),

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use crate::resolver::Resolver;
 use crate::{
-    Broker, Endpoints, Host, Listener, Mapping, Module, Object, Publish, Service, Subscribe, Topic,
+    Broker, Endpoints, Host, Listener, Mapping, Module, Object, Publish, Service, Subscribe,
+    TlsContext, Topic,
 };
 
 /// The checked whole: immutable, shared behind an `Arc`, swapped at once.
@@ -26,6 +27,9 @@ pub struct Config {
 
     /// Global settings, the defaults where the user wrote none.
     pub module: Module,
+
+    /// Certificates and rules for TLS.
+    pub tls_contexts: Vec<Object<TlsContext>>,
 
     /// Programs that `up` runs, by `name`.
     pub services: Vec<Object<Service>>,
@@ -60,6 +64,14 @@ pub struct Config {
 }
 
 impl Config {
+    /// Returns the TLSContext that an object of this namespace means: one of its own namespace, or of another.
+    pub fn tls_context(&self, name: &str, namespace: &str) -> Option<&Object<TlsContext>> {
+        let named = |context: &&Object<TlsContext>| context.name == name;
+        let own = |context: &&Object<TlsContext>| context.namespace == namespace;
+        let mut all = self.tls_contexts.iter().filter(named);
+        all.clone().find(own).or_else(|| all.next())
+    }
+
     /// Returns whether two configurations do the same, wherever their objects are written and whichever endpoints their
     /// services have at present.
     pub fn does_the_same(&self, other: &Config) -> bool {
@@ -69,6 +81,7 @@ impl Config {
             hosts,
             listeners,
             module,
+            tls_contexts,
             services,
             topics,
             publish,
@@ -81,6 +94,7 @@ impl Config {
             secrets,
         } = self;
         same(mappings, &other.mappings)
+            && same(tls_contexts, &other.tls_contexts)
             && same(hosts, &other.hosts)
             && same(listeners, &other.listeners)
             && *module == other.module

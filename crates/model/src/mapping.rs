@@ -210,9 +210,14 @@ pub struct Mapping {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keepalive: Option<Keepalive>,
 
-    /// TLSContext with the client certificate or CA for TLS towards the service.
+    /// TLSContext for TLS towards the service, which is spoken then even without `https://`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<String>,
+
+    /// Whether each connection to the service begins with the client's address, and in which version of the PROXY
+    /// protocol; such a connection carries one request. Envoy's; Ambassador has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy_protocol: Option<ProxyVersion>,
 
     /// Whether the service speaks HTTP/2, as gRPC needs.
     #[serde(default)]
@@ -308,6 +313,16 @@ impl Mapping {
             self.host_regex = false;
         }
     }
+}
+
+/// A version of the PROXY protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ProxyVersion {
+    /// A line of text.
+    V1,
+    /// Bytes.
+    V2,
 }
 
 fn yes() -> bool {

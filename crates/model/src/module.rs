@@ -23,7 +23,7 @@ use crate::retry::RetryPolicy;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Module {
-    /// Whether connections begin with the PROXY protocol; superseded by Listener.
+    /// Whether connections begin with the PROXY protocol, where there is no Listener; Listeners say it themselves.
     pub use_proxy_proto: bool,
 
     /// Whether the connection's peer counts as the client; true when nothing is said.

@@ -20,7 +20,7 @@ use crate::support;
 use crate::tree::{self, Node, Place};
 use crate::{
     Broker, Host, Listener, Mapping, Module, Object, Origin, Problem, Publish, Service, Severity,
-    Subscribe, Topic,
+    Subscribe, TlsContext, Topic,
 };
 
 /// A text of the configuration, such as a file.
@@ -106,6 +106,7 @@ pub enum Kind {
     Host,
     Listener,
     Module,
+    TLSContext,
     Service,
     Topic,
     Publish,
@@ -163,6 +164,7 @@ pub(crate) enum Spec {
     Host(Box<Host>),
     Listener(Listener),
     Module(Box<Module>),
+    TLSContext(Box<TlsContext>),
     Service(Service),
     Topic(Topic),
     Publish(Publish),

@@ -6,7 +6,9 @@ use serde_json::{Map, Value, json};
 
 use crate::read::{Kind, OWN_VERSION};
 use crate::resolver::{ConsulResolver, KubernetesEndpointResolver, KubernetesServiceResolver};
-use crate::{Broker, Host, Listener, Mapping, Module, Publish, Service, Subscribe, Topic};
+use crate::{
+    Broker, Host, Listener, Mapping, Module, Publish, Service, Subscribe, TlsContext, Topic,
+};
 
 /// A kind and its shape.
 #[derive(Debug, Clone)]
@@ -61,6 +63,7 @@ pub fn shapes() -> Vec<Shape> {
         shape::<Host>(Kind::Host, AMBASSADOR, Listed("hosts")),
         shape::<Listener>(Kind::Listener, AMBASSADOR, Listed("listeners")),
         shape::<Module>(Kind::Module, AMBASSADOR, Single("module")),
+        shape::<TlsContext>(Kind::TLSContext, AMBASSADOR, Named("tls_contexts")),
         shape::<ConsulResolver>(Kind::ConsulResolver, AMBASSADOR, Named("resolvers")),
         shape::<KubernetesEndpointResolver>(Kind::KubernetesEndpointResolver, AMBASSADOR, Nowhere),
         shape::<KubernetesServiceResolver>(Kind::KubernetesServiceResolver, AMBASSADOR, Nowhere),

@@ -6,7 +6,7 @@ use crate::tree::{Key, Node, Value};
 /// Fields, by kind, that are read and checked but do nothing yet. A dot goes one level down.
 pub fn waiting(kind: Kind) -> &'static [&'static str] {
     match kind {
-        Kind::Mapping => &["keepalive", "tls"],
+        Kind::Mapping => &[],
         Kind::Host => &[
             "acmeProvider",
             "previewUrl",
@@ -22,10 +22,8 @@ pub fn waiting(kind: Kind) -> &'static [&'static str] {
             "enable_grpc_web",
             "forward_client_cert_details",
             "grpc_stats",
-            "keepalive",
             "lua_scripts",
             "set_current_client_cert_details",
-            "use_proxy_proto",
         ],
         _ => &[],
     }

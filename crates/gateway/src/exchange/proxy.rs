@@ -118,7 +118,10 @@ pub(super) fn address(
         Protocol::Http2 => {
             head.version = Version::HTTP_2;
             head.headers.remove(header::HOST);
-            parts.scheme = Some(Scheme::HTTP);
+            parts.scheme = Some(match cluster.spec.tls {
+                None => Scheme::HTTP,
+                Some(_) => Scheme::HTTPS,
+            });
             parts.authority = Some(host.as_bytes().try_into().map_err(|_| Refusal::BadPath)?);
         }
     }

@@ -38,7 +38,8 @@ const STREAM_ERRORS_MAX: usize = 100;
 const GOODBYE: Duration = Duration::from_secs(1);
 
 /// Serves a connection until it ends.
-pub(super) async fn run(mut stream: TcpStream, connection: Arc<Connection>) {
+/// `first` was read of it before.
+pub(super) async fn run(mut stream: TcpStream, first: Vec<u8>, connection: Arc<Connection>) {
     let meters = connection.listener.front.load().meters.clone();
     meters.accepted.inc();
     meters.connections.inc();
@@ -46,7 +47,7 @@ pub(super) async fn run(mut stream: TcpStream, connection: Arc<Connection>) {
     let first = tokio::select! {
         biased;
         () = connection.listener.stop.cancelled() => None,
-        first = timeout(head, sniff(&mut stream)) => first.ok().flatten(),
+        first = timeout(head, sniff(&mut stream, first)) => first.ok().flatten(),
     };
     match first {
         None => (),
@@ -57,12 +58,14 @@ pub(super) async fn run(mut stream: TcpStream, connection: Arc<Connection>) {
 }
 
 /// Reads until it is clear whether the client speaks HTTP/2; `None` when it left before.
-async fn sniff(stream: &mut TcpStream) -> Option<(Vec<u8>, bool)> {
-    let mut first = Vec::with_capacity(1024);
+async fn sniff(stream: &mut TcpStream, mut first: Vec<u8>) -> Option<(Vec<u8>, bool)> {
+    let mut more = first.is_empty();
+    first.reserve(1024);
     loop {
-        if stream.read_buf(&mut first).await.ok()? == 0 {
+        if more && stream.read_buf(&mut first).await.ok()? == 0 {
             return None;
         }
+        more = true;
         let seen = first.len().min(PREFACE.len());
         if first[..seen] != PREFACE[..seen] {
             return Some((first, false));

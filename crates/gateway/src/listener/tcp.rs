@@ -1,19 +1,21 @@
 //! Opens ports and accepts connections.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use super::watch::Watch;
-use super::{Connection, Listener, connection};
+use super::{Admitted, Connection, Listener, connection, proxied};
 use crate::Shared;
+use crate::proxy_protocol::{Malformed, Told};
 
 /// Connections that the kernel keeps for a core that has not accepted them yet.
 const BACKLOG: i32 = 1024;
@@ -97,15 +99,73 @@ fn begin(
     core: usize,
     tracker: &TaskTracker,
 ) {
-    let Some(admitted) = listener.admit(peer.ip(), &shared.limits) else {
+    let Some(mut admitted) = listener.admit(&shared.limits) else {
         // Nothing was read, so closing says it all and costs least.
         shared.meters.turned_away.inc();
         return;
     };
+    if listener.front.load().proxy_protocol {
+        let (listener, shared) = (listener.clone(), shared.clone());
+        tracker.spawn(passed_on(stream, peer, admitted, listener, shared, core));
+        return;
+    }
+    if !admitted.count(peer.ip(), &shared.limits) {
+        shared.meters.turned_away.inc();
+        return;
+    }
     if stream.set_nodelay(true).is_err() {
         // The client is gone already.
         return;
     }
+    let connection = connection(&stream, peer, None, admitted, listener, shared, core);
+    tracker.spawn(connection::run(stream, Vec::new(), connection));
+}
+
+/// Finds out whose connection a proxy passes on, and serves it.
+async fn passed_on(
+    mut stream: TcpStream,
+    proxy: SocketAddr,
+    mut admitted: Admitted,
+    listener: Arc<Listener>,
+    shared: Arc<Shared>,
+    core: usize,
+) {
+    let limit = shared.limits.timeouts.head;
+    let header = tokio::select! {
+        biased;
+        () = listener.stop.cancelled() => return,
+        header = timeout(limit, proxied::header(&mut stream)) => header,
+    };
+    let (client, first) = match header {
+        Ok(Ok(Some((Told::Client(client), first)))) => (client, first),
+        Ok(Ok(Some((Told::Nobody, first)))) => (proxy, first),
+        Ok(Ok(None)) => return,
+        Ok(Err(Malformed)) | Err(_) => {
+            shared.meters.unproxied.inc();
+            return;
+        }
+    };
+    if !admitted.count(client.ip(), &shared.limits) {
+        shared.meters.turned_away.inc();
+        return;
+    }
+    if stream.set_nodelay(true).is_err() {
+        return;
+    }
+    let by = Some(proxy.ip());
+    let connection = connection(&stream, client, by, admitted, &listener, &shared, core);
+    connection::run(stream, first, connection).await;
+}
+
+fn connection(
+    stream: &TcpStream,
+    peer: SocketAddr,
+    passed_on_by: Option<IpAddr>,
+    admitted: Admitted,
+    listener: &Arc<Listener>,
+    shared: &Arc<Shared>,
+    core: usize,
+) -> Arc<Connection> {
     let peer_text = HeaderValue::try_from(peer.ip().to_canonical().to_string())
         .expect("an address is digits, dots and colons");
     let mut timeouts = shared.limits.timeouts;
@@ -116,15 +176,15 @@ fn begin(
         true => stream.local_addr().unwrap_or(listener.address),
         false => listener.address,
     };
-    let connection = Arc::new(Connection {
+    Arc::new(Connection {
         shared: shared.clone(),
         listener: listener.clone(),
         watch: Arc::new(Watch::new(timeouts)),
         core,
         peer,
+        passed_on_by,
         local,
         peer_text,
         _admitted: admitted,
-    });
-    tracker.spawn(connection::run(stream, connection));
+    })
 }

@@ -50,12 +50,20 @@ impl AddressRules {
     }
 
     /// Returns whether a request may pass.
-    pub(crate) fn pass(&self, peer: IpAddr, trusted_hops: u32, headers: &HeaderMap) -> bool {
+    ///
+    /// `client` is the connection's peer, or whom that `passed_on_by` names in its PROXY header.
+    pub(crate) fn pass(
+        &self,
+        client: IpAddr,
+        passed_on_by: Option<IpAddr>,
+        trusted_hops: u32,
+        headers: &HeaderMap,
+    ) -> bool {
         if self.allow.is_none() && self.deny.is_empty() {
             return true;
         }
-        let peer = peer.to_canonical();
-        let remote = remote(peer, trusted_hops, headers);
+        let peer = passed_on_by.unwrap_or(client).to_canonical();
+        let remote = remote(client.to_canonical(), trusted_hops, headers);
         let within = |range: &Range| range.holds(if range.remote { remote } else { peer });
         self.allow
             .as_ref()
@@ -128,7 +136,7 @@ mod tests {
         }
         let peer = peer.parse().expect("an address");
         assert_eq!(
-            rules.pass(peer, hops, &headers),
+            rules.pass(peer, None, hops, &headers),
             expected,
             "{peer} {forwarded}"
         );
@@ -166,7 +174,7 @@ mod tests {
             let mut problems = Vec::new();
             let rules = AddressRules::new(&module, &mut |problem| problems.push(problem));
             assert_eq!(problems.len(), 1, "{range}");
-            assert!(!rules.pass([1, 2, 3, 4].into(), 0, &HeaderMap::new()));
+            assert!(!rules.pass([1, 2, 3, 4].into(), None, 0, &HeaderMap::new()));
         }
     }
 }

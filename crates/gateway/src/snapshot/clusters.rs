@@ -10,12 +10,16 @@ use model::mapping::DnsType;
 use model::resolver::Resolver;
 use model::target::Target;
 use model::{Config, Mapping, Object};
+use rustls::pki_types::ServerName;
+use tokio::runtime::Handle;
 
 use super::care;
 use crate::meter::Upstreams;
 use crate::upstream::breaker::{Limits, PRIORITIES};
-use crate::upstream::cluster::{Cluster, Lookup, Protocol, Records, Source, Spec};
+use crate::upstream::cluster::{Cluster, Keepalive, Lookup, Protocol, Records, Source, Spec};
 use crate::upstream::discover::{Discovery, consul};
+use crate::upstream::tls::Tls;
+use crate::upstream::tls::load::Originators;
 use crate::upstream::{health, outlier};
 
 const CONNECT_MAX: Duration = Duration::from_secs(3);
@@ -29,22 +33,25 @@ pub(crate) struct Clusters {
     cores: usize,
     meters: Upstreams,
     discovery: Discovery,
+    originators: Originators,
 }
 
 impl Clusters {
-    pub(crate) fn new(cores: usize, discovery: Discovery) -> Self {
+    pub(crate) fn new(cores: usize, discovery: Discovery, runtime: Handle) -> Self {
         Clusters {
             by_spec: HashMap::new(),
             old: HashMap::new(),
             cores,
             meters: Upstreams::default(),
             discovery,
+            originators: Originators::new(runtime),
         }
     }
 
     /// Begins another configuration.
     pub(crate) fn begin(&mut self) {
         self.old = std::mem::take(&mut self.by_spec);
+        self.originators.begin();
     }
 
     /// Ends it: what it does not use any more is forgotten.
@@ -53,6 +60,7 @@ impl Clusters {
         self.meters
             .keep(self.by_spec.keys().map(|spec| spec.name.as_str()));
         self.discovery.tidy();
+        self.originators.finish();
     }
 
     /// Goes on with a cluster of the configuration before.
@@ -80,13 +88,22 @@ impl Clusters {
     }
 
     /// Returns the cluster of a Mapping.
+    ///
+    /// # Errors
+    /// Why there is no TLS towards the service, where there must be.
     pub(crate) fn of(
         &mut self,
         config: &Config,
         mapping: &Object<Mapping>,
         target: &Target,
-    ) -> Arc<Cluster> {
-        let spec = spec(config, mapping, target);
+        problem: &mut impl FnMut(String),
+    ) -> Result<Arc<Cluster>, String> {
+        let mut target = target.clone();
+        let tls = self.tls(config, mapping, &mut target, problem)?;
+        let spec = Spec {
+            tls,
+            ..spec(config, mapping, &target)
+        };
         let cluster = match self.by_spec.get(&spec).or_else(|| self.old.get(&spec)) {
             Some(cluster) => cluster.clone(),
             None => {
@@ -100,7 +117,40 @@ impl Clusters {
             }
         };
         self.by_spec.insert(spec, cluster.clone());
-        cluster
+        Ok(cluster)
+    }
+
+    /// Returns how TLS is spoken: with `https://`, or with a TLSContext and no other scheme.
+    fn tls(
+        &mut self,
+        config: &Config,
+        mapping: &Object<Mapping>,
+        target: &mut Target,
+        problem: &mut impl FnMut(String),
+    ) -> Result<Option<Tls>, String> {
+        let said = &mapping.spec;
+        let cleartext = !target.tls && said.service.contains("://");
+        let named = said.tls.as_deref().filter(|_| !cleartext);
+        target.tls |= named.is_some();
+        if !target.tls {
+            return Ok(None);
+        }
+        let context = match named {
+            None => None,
+            Some(name) => match config.tls_context(name, &mapping.namespace) {
+                None => return Err(format!("there is no TLSContext `{name}`")),
+                context => context,
+            },
+        };
+        let (originator, stale) = self.originators.of(config, context)?;
+        if let Some(why) = stale {
+            problem(format!("`tls`: {why}, the certificates before stay in use"));
+        }
+        let sni = context.and_then(|context| context.spec.sni.clone());
+        let asked = sni.unwrap_or_else(|| host(&target.host, &mapping.namespace));
+        // An address is asked for by itself; what can be no name is not asked for.
+        let name = ServerName::try_from(asked).ok();
+        Ok(Some(Tls { originator, name }))
     }
 }
 
@@ -169,9 +219,29 @@ fn spec(config: &Config, mapping: &Object<Mapping>, target: &Target) -> Spec {
         )
         .filter(|age| !age.is_zero()),
         limits: limits(said, config),
+        tls: None,
+        keepalive: keepalive(said, config),
+        proxy_protocol: said.proxy_protocol,
         tag: said.cluster_tag.clone(),
         care: care::of(config, said),
     }
+}
+
+fn keepalive(said: &Mapping, config: &Config) -> Option<Keepalive> {
+    let module = || {
+        let module = config.module.keepalive.as_ref()?;
+        Some(Keepalive {
+            time: module.time,
+            interval: module.interval,
+            probes: module.probes,
+        })
+    };
+    let own = said.keepalive.as_ref().map(|own| Keepalive {
+        time: own.idle_time,
+        interval: own.interval,
+        probes: own.probes,
+    });
+    own.or_else(module)
 }
 
 fn limits(said: &Mapping, config: &Config) -> [Limits; PRIORITIES] {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use model::config::Secret;
 use model::resolver::Resolver;
-use model::{Config, Mapping, Module, Object, Problem};
+use model::{Config, Mapping, Module, Object, Problem, TlsContext};
 
 use super::Route;
 
@@ -34,6 +34,7 @@ struct Around {
     guards: Vec<String>,
     resolvers: BTreeMap<String, Resolver>,
     namespace: String,
+    tls_contexts: Vec<Object<TlsContext>>,
 }
 
 impl Around {
@@ -45,6 +46,7 @@ impl Around {
             guards,
             resolvers,
             namespace,
+            tls_contexts,
             endpoints: _, // clusters follow them by themselves
             mappings: _,  // each compared alone
             hosts: _,     // these make the table
@@ -61,6 +63,7 @@ impl Around {
             guards: guards.clone(),
             resolvers: resolvers.clone(),
             namespace: namespace.clone(),
+            tls_contexts: tls_contexts.clone(),
         }
     }
 }

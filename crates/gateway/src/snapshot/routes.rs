@@ -9,7 +9,7 @@ use model::mapping::Priority;
 use model::target::Target;
 use model::{Mapping, Object, Problem, Publish};
 
-use super::{NEVER, Parts, Route, Shared, unbuilt, warning};
+use super::{NEVER, Parts, Route, Shared, warning};
 use crate::backend::{Backend, Fixed, Handler};
 use crate::format::Needs;
 use crate::policy::HostChange;
@@ -63,23 +63,26 @@ pub(super) fn from_mapping(
         }
         // The location is made by the route table.
         Ok(_) if said.host_redirect => Backend::Redirect,
-        Ok(target) if target.tls => {
-            problem("TLS towards services is not built yet, this route answers 503".to_owned());
-            unavailable("TLS towards services is not built yet")
-        }
         Ok(target) => {
-            let cluster = parts.clusters.of(parts.config, mapping, &target);
-            if let Some((namespace, name)) = parts.clusters.untold(&cluster.spec) {
-                problem(format!(
-                    "there are no Endpoints or EndpointSlices of the Service `{name}` in `{namespace}`, this route answers 503 until there are"
-                ));
+            let cluster = parts
+                .clusters
+                .of(parts.config, mapping, &target, &mut problem);
+            match cluster {
+                Ok(cluster) => {
+                    if let Some((namespace, name)) = parts.clusters.untold(&cluster.spec) {
+                        problem(format!(
+                            "there are no Endpoints or EndpointSlices of the Service `{name}` in `{namespace}`, this route answers 503 until there are"
+                        ));
+                    }
+                    Backend::Service(cluster)
+                }
+                Err(what) => {
+                    problem(format!("`tls`: {what}; this route answers 503"));
+                    unavailable("TLS towards the service is not set up")
+                }
             }
-            Backend::Service(cluster)
         }
     };
-    for field in unbuilt::mapping(said) {
-        problem(format!("`{field}` does nothing yet"));
-    }
     let host = match (&said.host_rewrite, said.auto_host_rewrite, &backend) {
         (Some(host), _, _) => match HeaderValue::from_str(host) {
             Ok(host) => HostChange::To(host),

@@ -1,21 +1,11 @@
 //! What can be written and does nothing yet. Silence would be worse than a warning.
 
 use model::listener::{Layer, Protocol};
-use model::{Listener, Mapping, Module};
-
-/// Returns the fields of a Mapping that are taken and not acted on.
-pub(super) fn mapping(said: &Mapping) -> Vec<&'static str> {
-    collect([
-        (said.keepalive.is_some(), "keepalive"),
-        (said.tls.is_some(), "tls"),
-    ])
-}
+use model::{Listener, Module};
 
 /// Returns the fields of the Module that are taken and not acted on by the gateway.
 pub(super) fn module(said: &Module) -> Vec<&'static str> {
     collect([
-        (said.use_proxy_proto, "use_proxy_proto"),
-        (said.keepalive.is_some(), "keepalive"),
         (said.lua_scripts.is_some(), "lua_scripts"),
         (said.enable_grpc_web, "enable_grpc_web"),
         (said.enable_grpc_http11_bridge, "enable_grpc_http11_bridge"),
@@ -37,8 +27,18 @@ fn collect<const N: usize>(fields: [(bool, &'static str); N]) -> Vec<&'static st
 /// Returns whether a Listener is served: cleartext HTTP, also where TLS would be possible.
 pub(crate) fn is_served(listener: &Listener) -> bool {
     match (&listener.protocol_stack, listener.protocol) {
-        (Some(stack), _) => stack.contains(&Layer::Http) && !stack.contains(&Layer::Proxy),
-        (None, Some(Protocol::Http | Protocol::Https)) => true,
-        (None, _) => false,
+        (Some(stack), _) => stack.contains(&Layer::Http),
+        (None, Some(Protocol::Tcp | Protocol::Tls) | None) => false,
+        (None, Some(_)) => true,
+    }
+}
+
+/// Returns whether connections to a Listener begin with the PROXY protocol.
+pub(crate) fn is_proxied(listener: &Listener) -> bool {
+    match (&listener.protocol_stack, listener.protocol) {
+        (Some(stack), _) => stack.contains(&Layer::Proxy),
+        (None, protocol) => {
+            matches!(protocol, Some(Protocol::HttpProxy | Protocol::HttpsProxy))
+        }
     }
 }

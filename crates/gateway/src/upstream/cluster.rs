@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::StatusCode;
+use model::mapping::ProxyVersion;
+use socket2::TcpKeepalive;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
@@ -18,6 +20,7 @@ use super::outlier::{self, Verdict, watch::Watch};
 use super::pool::Endpoint;
 use super::send::Failure;
 use super::state::Picked;
+use super::tls::Tls;
 use crate::meter::UpstreamMeters;
 
 /// How long a request waits for the first answer of the resolver.
@@ -39,6 +42,9 @@ pub(crate) struct Spec {
     /// How long a connection takes new requests.
     pub(crate) age_max: Option<Duration>,
     pub(crate) limits: [Limits; PRIORITIES],
+    pub(crate) tls: Option<Tls>,
+    pub(crate) keepalive: Option<Keepalive>,
+    pub(crate) proxy_protocol: Option<ProxyVersion>,
     pub(crate) tag: Option<String>,
     pub(crate) care: Arc<Care>,
 }
@@ -65,9 +71,40 @@ impl Spec {
             idle_max: None,
             age_max: None,
             limits: Default::default(),
+            tls: None,
+            keepalive: None,
+            proxy_protocol: None,
             tag: None,
             care: Arc::default(),
         }
+    }
+}
+
+/// TCP keep-alive; what is not said is up to the system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Keepalive {
+    /// Seconds of quiet before the first probe.
+    pub(crate) time: Option<u32>,
+    /// Seconds between probes.
+    pub(crate) interval: Option<u32>,
+    pub(crate) probes: Option<u32>,
+}
+
+impl Keepalive {
+    /// Returns what the socket is told.
+    pub(crate) fn option(&self) -> TcpKeepalive {
+        let seconds = |seconds: u32| Duration::from_secs(seconds.into());
+        let mut option = TcpKeepalive::new();
+        if let Some(time) = self.time {
+            option = option.with_time(seconds(time));
+        }
+        if let Some(interval) = self.interval {
+            option = option.with_interval(seconds(interval));
+        }
+        if let Some(probes) = self.probes {
+            option = option.with_retries(probes);
+        }
+        option
     }
 }
 

@@ -1,19 +1,25 @@
 //! Opens connections to endpoints.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use model::mapping::ProxyVersion;
+use socket2::SockRef;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tracing::debug;
 
 use super::breaker::{Limited, Priority};
-use super::cluster::Cluster;
+use super::cluster::{Cluster, Protocol, Spec};
+use super::io::Io;
 use super::pool::{Endpoint, Lane, Lease, Stream};
 use super::send::Failure;
 use crate::body::RequestBody;
+use crate::proxy_protocol;
 
 /// Bytes read ahead of a slow client, and the longest head of an answer, for each connection.
 const BUFFER_BYTES_MAX: usize = 64 << 10;
@@ -28,13 +34,14 @@ pub(super) async fn http1(
     cluster: &Arc<Cluster>,
     endpoint: &Arc<Endpoint>,
     lane: Lane,
+    client: Option<SocketAddr>,
 ) -> Result<Lease, Failure> {
     let free = || endpoint.take(lane, &cluster.spec, Instant::now());
     let open = match place(cluster, lane.priority, free).await? {
         Place::Free(lease) => return Ok(lease),
         Place::New(open) => open,
     };
-    let io = connect(cluster, endpoint).await?;
+    let io = connect(cluster, endpoint, client).await?;
     let (sender, connection) = http1::Builder::new()
         .max_buf_size(BUFFER_BYTES_MAX)
         .handshake::<_, RequestBody>(io)
@@ -53,6 +60,7 @@ pub(super) async fn http1(
         endpoint,
         lane,
         opened,
+        lasting: cluster.spec.proxy_protocol.is_none(),
     })
 }
 
@@ -61,13 +69,14 @@ pub(super) async fn http2(
     cluster: &Arc<Cluster>,
     endpoint: &Arc<Endpoint>,
     lane: Lane,
+    client: Option<SocketAddr>,
 ) -> Result<Stream, Failure> {
     let free = || endpoint.stream(lane, &cluster.spec, Instant::now());
     let open = match place(cluster, lane.priority, free).await? {
         Place::Free(stream) => return Ok(stream),
         Place::New(open) => open,
     };
-    let io = connect(cluster, endpoint).await?;
+    let io = connect(cluster, endpoint, client).await?;
     let (sender, connection) = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -85,7 +94,7 @@ pub(super) async fn http2(
         }
         drop(open);
     });
-    Ok(endpoint.share(lane, sender))
+    Ok(endpoint.share(lane, sender, cluster.spec.proxy_protocol.is_none()))
 }
 
 /// Opens an HTTP/1.1 connection for a question of our own, apart from the pools and the limits.
@@ -93,7 +102,7 @@ pub(super) async fn http1_apart(
     cluster: &Arc<Cluster>,
     endpoint: &Arc<Endpoint>,
 ) -> Result<http1::SendRequest<RequestBody>, Failure> {
-    let io = connect(cluster, endpoint).await?;
+    let io = connect(cluster, endpoint, None).await?;
     let handshake = http1::Builder::new()
         .max_buf_size(BUFFER_BYTES_MAX)
         .handshake::<_, RequestBody>(io);
@@ -112,7 +121,7 @@ pub(super) async fn http2_apart(
     cluster: &Arc<Cluster>,
     endpoint: &Arc<Endpoint>,
 ) -> Result<http2::SendRequest<RequestBody>, Failure> {
-    let io = connect(cluster, endpoint).await?;
+    let io = connect(cluster, endpoint, None).await?;
     let handshake = http2::Builder::new(TokioExecutor::new()).handshake::<_, RequestBody>(io);
     let (sender, connection) = handshake.await.map_err(Failure::Broken)?;
     let address = endpoint.address;
@@ -126,27 +135,58 @@ pub(super) async fn http2_apart(
 
 /// Opens a connection and closes it again.
 pub(super) async fn opens(cluster: &Arc<Cluster>, endpoint: &Arc<Endpoint>) -> Result<(), Failure> {
-    connect(cluster, endpoint).await.map(drop)
+    connect(cluster, endpoint, None).await.map(drop)
 }
 
+/// Connects, with all that comes before the first byte of HTTP, within the time that connecting may take.
 async fn connect(
     cluster: &Arc<Cluster>,
     endpoint: &Endpoint,
-) -> Result<TokioIo<TcpStream>, Failure> {
+    client: Option<SocketAddr>,
+) -> Result<TokioIo<Io>, Failure> {
     let connecting = timeout(
         cluster.spec.connect_timeout,
-        TcpStream::connect(endpoint.address),
+        reach(&cluster.spec, endpoint.address, client),
     );
-    let failure = match connecting.await {
-        Ok(Ok(stream)) => match stream.set_nodelay(true) {
-            Ok(()) => return Ok(TokioIo::new(stream)),
-            Err(error) => Failure::Connect(error),
-        },
-        Ok(Err(error)) => Failure::Connect(error),
-        Err(_) => Failure::ConnectTimeout,
-    };
-    cluster.meters.connect_failures.inc();
-    Err(failure)
+    let connected = connecting.await.unwrap_or(Err(Failure::ConnectTimeout));
+    if connected.is_err() {
+        cluster.meters.connect_failures.inc();
+    }
+    Ok(TokioIo::new(connected?))
+}
+
+async fn reach(
+    spec: &Spec,
+    address: SocketAddr,
+    client: Option<SocketAddr>,
+) -> Result<Io, Failure> {
+    let stream = TcpStream::connect(address).await;
+    let mut stream = stream.map_err(Failure::Connect)?;
+    stream.set_nodelay(true).map_err(Failure::Connect)?;
+    if let Some(keepalive) = &spec.keepalive {
+        let socket = SockRef::from(&stream);
+        let set = socket.set_tcp_keepalive(&keepalive.option());
+        set.map_err(Failure::Connect)?;
+    }
+    if let Some(version) = spec.proxy_protocol {
+        let header = match (version, client) {
+            (ProxyVersion::V1, Some(client)) => proxy_protocol::write_v1(client, address),
+            (ProxyVersion::V2, Some(client)) => proxy_protocol::write_v2(client, address),
+            // Our own, such as a health check.
+            (ProxyVersion::V1, None) => proxy_protocol::NOBODY_V1.to_vec(),
+            (ProxyVersion::V2, None) => proxy_protocol::NOBODY_V2.to_vec(),
+        };
+        let written = stream.write_all(&header).await;
+        written.map_err(Failure::Connect)?;
+    }
+    match &spec.tls {
+        None => Ok(Io::Plain(stream)),
+        Some(tls) => {
+            let http2 = spec.protocol == Protocol::Http2;
+            let stream = tls.connect(stream, http2).await.map_err(Failure::Tls)?;
+            Ok(Io::Tls(Box::new(stream)))
+        }
+    }
 }
 
 /// What a request without a connection gets.

@@ -64,6 +64,8 @@ pub(crate) struct Lease {
     pub(super) endpoint: Arc<Endpoint>,
     pub(super) lane: Lane,
     pub(super) opened: Instant,
+    /// Whether other requests may use it.
+    pub(super) lasting: bool,
 }
 
 /// One stream of an HTTP/2 connection.
@@ -110,6 +112,7 @@ impl Endpoint {
                     endpoint: self.clone(),
                     lane,
                     opened,
+                    lasting: true,
                 });
             }
             // Else it still sends the end of a request that was answered early.
@@ -124,9 +127,7 @@ impl Endpoint {
         let free = |shared: &&mut Shared| {
             shared.sender.is_ready()
                 && shared.streams.load(Relaxed) < STREAMS_MAX
-                && spec
-                    .age_max
-                    .is_none_or(|max| now.duration_since(shared.opened) < max)
+                && !old(spec, shared.opened, now)
         };
         let shared = pool.shared.iter_mut().find(free)?;
         shared.since = now;
@@ -137,20 +138,27 @@ impl Endpoint {
         })
     }
 
-    /// Adds an HTTP/2 connection that was just opened, and takes its first stream.
-    pub(super) fn share(&self, lane: Lane, sender: http2::SendRequest<RequestBody>) -> Stream {
+    /// Takes the first stream of an HTTP/2 connection that was just opened; one that lasts has others.
+    pub(super) fn share(
+        &self,
+        lane: Lane,
+        sender: http2::SendRequest<RequestBody>,
+        lasting: bool,
+    ) -> Stream {
         let now = Instant::now();
         let streams = Arc::new(AtomicUsize::new(1));
         let stream = Stream {
             sender: sender.clone(),
             streams: streams.clone(),
         };
-        self.pool(lane).shared.push(Shared {
-            sender,
-            opened: now,
-            since: now,
-            streams,
-        });
+        if lasting {
+            self.pool(lane).shared.push(Shared {
+                sender,
+                opened: now,
+                since: now,
+                streams,
+            });
+        }
         stream
     }
 
@@ -197,18 +205,24 @@ impl Pool {
     }
 }
 
+/// Returns whether a connection that lies unused must close.
 fn worn(spec: &Spec, opened: Instant, since: Instant, now: Instant) -> bool {
     spec.idle_max
         .is_some_and(|max| now.duration_since(since) >= max)
-        || spec
-            .age_max
-            .is_some_and(|max| now.duration_since(opened) >= max)
+        || old(spec, opened, now)
+}
+
+/// Returns whether a connection takes no more requests.
+fn old(spec: &Spec, opened: Instant, now: Instant) -> bool {
+    let aged = |max| now.duration_since(opened) >= max;
+    let tls = spec.tls.as_ref();
+    spec.age_max.is_some_and(aged) || tls.is_some_and(|tls| opened < tls.originator.since())
 }
 
 impl Lease {
     /// Puts the connection back, its answer having been read to the end.
     pub(super) fn give_back(self) {
-        if self.sender.is_closed() || self.endpoint.state.gone() {
+        if !self.lasting || self.sender.is_closed() || self.endpoint.state.gone() {
             return;
         }
         let Lease {
@@ -216,6 +230,7 @@ impl Lease {
             endpoint,
             lane,
             opened,
+            ..
         } = self;
         let mut pool = endpoint.pool(lane);
         if pool.idle.len() >= IDLE_MAX {

@@ -2,6 +2,7 @@
 
 use std::error::Error as _;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::{Method, Request, Response};
@@ -27,6 +28,9 @@ pub(crate) enum Failure {
     Connect(#[source] io::Error),
     #[error("could not connect in time")]
     ConnectTimeout,
+    /// Among others because of a certificate that is not trusted.
+    #[error("the TLS handshake failed: {0}")]
+    Tls(io::Error),
     #[error("the endpoint took too long")]
     TryTimeout,
     /// The connection ended before the answer's head.
@@ -56,7 +60,7 @@ impl Failure {
         match self {
             Failure::NoEndpoint => Refusal::NoUpstream,
             Failure::Overloaded => Refusal::Overloaded,
-            Failure::Connect(_) => Refusal::ConnectFailed,
+            Failure::Connect(_) | Failure::Tls(_) => Refusal::ConnectFailed,
             Failure::ConnectTimeout => Refusal::ConnectTimeout,
             Failure::TryTimeout => Refusal::UpstreamTimeout,
             Failure::Broken(_) | Failure::NotSent(_) => Refusal::UpstreamReset,
@@ -75,7 +79,10 @@ impl Failure {
 
     /// Returns whether there was no connection for the request.
     pub(crate) fn unconnected(&self) -> bool {
-        matches!(self, Failure::Connect(_) | Failure::ConnectTimeout)
+        matches!(
+            self,
+            Failure::Connect(_) | Failure::ConnectTimeout | Failure::Tls(_)
+        )
     }
 
     /// Returns whether it tells something about the endpoint, not about the client or our own limits.
@@ -146,7 +153,7 @@ pub(crate) async fn send(
             Err(error) => failed(error, request)?,
         }
     }
-    let mut lease = Box::pin(dial::http1(cluster, endpoint, lane)).await?;
+    let mut lease = Box::pin(dial::http1(cluster, endpoint, lane, client(request))).await?;
     let answering = begin(request, Spare::None, |request| {
         lease.sender.try_send_request(request)
     });
@@ -173,7 +180,7 @@ async fn send_http2(
             Err(error) => failed(error, request)?,
         }
     }
-    let mut stream = dial::http2(cluster, endpoint, lane).await?;
+    let mut stream = dial::http2(cluster, endpoint, lane, client(request)).await?;
     let answering = begin(request, Spare::None, |request| {
         stream.sender.try_send_request(request)
     });
@@ -181,6 +188,15 @@ async fn send_http2(
         Ok(response) => Ok((response, Hold::Http2(stream))),
         Err(error) => Err(last(error)),
     }
+}
+
+/// Whose request it is, where the endpoint is told by the PROXY protocol. Its connection is for this request only.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OnBehalfOf(pub(crate) SocketAddr);
+
+fn client(request: &Option<Request<RequestBody>>) -> Option<SocketAddr> {
+    let told = request.as_ref()?.extensions().get::<OnBehalfOf>();
+    told.map(|OnBehalfOf(client)| *client)
 }
 
 /// Whether a copy of the request stays in its place.
@@ -239,6 +255,7 @@ pub(crate) fn copy(request: &Request<RequestBody>) -> Request<RequestBody> {
     *again.uri_mut() = request.uri().clone();
     *again.version_mut() = request.version();
     *again.headers_mut() = request.headers().clone();
+    *again.extensions_mut() = request.extensions().clone();
     again
 }
 

@@ -322,7 +322,6 @@ fn what_does_nothing_yet_is_told() {
     for what in [
         "`grpc_stats` does nothing yet",
         "`ip_allow`: `x` is no range of addresses such as `10.0.0.0/8`",
-        "TLS towards services is not built yet, this route answers 503",
     ] {
         assert!(told.iter().any(|told| told == what), "{what} in {told:?}");
     }

@@ -305,8 +305,8 @@ fn each_priority_has_limits_of_its_own() {
     let rig = Rig::start("routes: []");
     let breakers = "circuit_breakers: [{ max_requests: 1 }, { priority: high, max_requests: 2 }]";
     let mut config = config(&format!(
-        "routes: [{{ prefix: /, service: shop, stats_name: shop, {breakers} }}, \
-         {{ prefix: /high, service: shop, stats_name: shop, priority: high, {breakers} }}]"
+        "routes: [{{ prefix: /, service: shop, stats_name: shop, timeout_ms: 8000, {breakers} }}, \
+         {{ prefix: /high, service: shop, stats_name: shop, timeout_ms: 8000, priority: high, {breakers} }}]"
     ));
     config
         .endpoints

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use gateway::backend::Handler;
 use gateway::listener::Limits;
 use gateway::{Applied, Gateway, Options};
-use model::{Config, Host, Listener, Mapping, Module, Object, Origin, Publish};
+use model::{Config, Host, Listener, Mapping, Module, Object, Origin, Publish, TlsContext};
 use observe::access::AccessLog;
 use observe::metrics::Metrics;
 use serde::de::DeserializeOwned;
@@ -121,6 +121,7 @@ pub(crate) fn config(text: &str) -> Config {
             .map(Arc::new)
             .collect(),
         publish: objects::<Publish>(written.remove("publish")),
+        tls_contexts: objects::<TlsContext>(written.remove("tls_contexts")),
         module: serde_json::from_value::<Module>(module).expect("the test's module"),
         ..Config::default()
     };

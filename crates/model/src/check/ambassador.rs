@@ -55,14 +55,18 @@ pub(super) fn listener(listener: &Listener, findings: &mut Vec<Finding>) {
     };
     match &listener.protocol_stack {
         Some(stack) if stack.is_empty() => (),
-        Some(stack) if !stack.contains(&Layer::Http) || stack.contains(&Layer::Proxy) => {
-            unheard(listener.port, path, findings);
+        Some(stack) if stack[1..].contains(&Layer::Proxy) => {
+            let what = "the PROXY header comes before everything else";
+            findings.push(Finding::error(path, what).hint("write `PROXY` first"));
         }
+        Some(stack) if !stack.contains(&Layer::Http) => unheard(listener.port, path, findings),
         Some(stack) if stack.contains(&Layer::Tls) => cleartext(listener.port, path, findings),
         Some(_) => (),
         None => match listener.protocol {
-            Some(Protocol::Http) | None => (),
-            Some(Protocol::Https) => cleartext(listener.port, path, findings),
+            Some(Protocol::Http | Protocol::HttpProxy) | None => (),
+            Some(Protocol::Https | Protocol::HttpsProxy) => {
+                cleartext(listener.port, path, findings)
+            }
             Some(_) => unheard(listener.port, path, findings),
         },
     }

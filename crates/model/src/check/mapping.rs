@@ -149,9 +149,9 @@ fn service(mapping: &Mapping, findings: &mut Vec<Finding>) {
             let hint = "write `service`, `service.namespace:port` or `https://service`";
             findings.push(Finding::error("service", what).hint(hint));
         }
-        Ok(target) if target.tls && !mapping.host_redirect => {
-            let what = "TLS towards services has no effect yet, the route answers 503";
-            findings.push(Finding::warning("service", what));
+        Ok(target) if mapping.tls.is_some() && !target.tls && mapping.service.contains("://") => {
+            let what = "`http://` means no TLS, `tls` has no effect";
+            findings.push(Finding::warning("tls", what).hint("take `http://` off"));
         }
         Ok(_) => (),
     }

@@ -8,13 +8,16 @@ use crate::read::{self, Finding, Id, Kind, Spec, Written};
 use crate::resolver::{BUILT_IN, Resolver};
 use crate::shape::{alternatives, nearest};
 use crate::target::Target;
+use crate::tls_context::{TlsContext, Verify};
 use crate::{Config, Endpoints, Subscribe};
 
 /// The names that may be used.
 pub(super) struct Names<'a> {
     topics: BTreeSet<&'a str>,
     services: BTreeMap<&'a str, &'a [String]>,
-    /// Topics and services that are written but refused.
+    /// TLSContexts, each with its namespace.
+    contexts: Vec<(&'a Id, &'a TlsContext)>,
+    /// Topics, services and TLSContexts that are written but refused.
     refused: BTreeSet<(Kind, &'a str)>,
     endpoints: Endpoints,
     /// The `v1` Services, by namespace and name.
@@ -31,6 +34,7 @@ impl<'a> Names<'a> {
         let mut names = Names {
             topics: BTreeSet::new(),
             services: BTreeMap::new(),
+            contexts: Vec::new(),
             refused: refused.map(|id| (id.kind, id.name.as_str())).collect(),
             endpoints: read::assemble(objects.iter().copied()),
             cluster: BTreeSet::new(),
@@ -41,6 +45,7 @@ impl<'a> Names<'a> {
         for object in objects {
             let name = object.id.name.as_str();
             match &object.spec {
+                Spec::TLSContext(context) => names.contexts.push((&object.id, context)),
                 Spec::Module(module) => names.resolver = module.resolver.as_deref(),
                 Spec::KubernetesService(_) => {
                     names.cluster.insert((&object.id.namespace, name));
@@ -72,6 +77,7 @@ impl<'a> Names<'a> {
             Spec::Mapping(mapping) if !mapping.spec.host_redirect => {
                 let mapping = &mapping.spec;
                 let mut findings: Vec<Finding> = self.resolves(object, mapping);
+                findings.extend(self.tls(object, mapping));
                 let said = mapping.resolver.as_deref().or(self.resolver);
                 let resolver = said.and_then(|name| self.resolvers.get(name));
                 if !matches!(resolver, Some(Resolver::Consul(_))) {
@@ -102,6 +108,48 @@ impl<'a> Names<'a> {
             }
             Spec::Service(service) => self.needs(&object.id.name, &service.needs),
             _ => Vec::new(),
+        }
+    }
+
+    /// The TLSContext of a Mapping must be known; a service whose certificate nobody verifies is told.
+    fn tls(&self, object: &Written, mapping: &Mapping) -> Vec<Finding> {
+        let Some(name) = &mapping.tls else {
+            return match Target::parse(&mapping.service) {
+                Ok(target) if target.tls => {
+                    let what = "the certificate of the service is not verified";
+                    let hint =
+                        "name a TLSContext in `tls` that has `ca_secret` or `verify: system`";
+                    vec![Finding::warning("service", what).hint(hint)]
+                }
+                _ => Vec::new(),
+            };
+        };
+        let mut named = self.contexts.iter().filter(|(id, _)| id.name == *name);
+        let own = named
+            .clone()
+            .find(|(id, _)| id.namespace == object.id.namespace);
+        match own.or_else(|| named.next()) {
+            Some((_, context)) if context.verifies() || context.verify == Some(Verify::None) => {
+                Vec::new()
+            }
+            Some(_) => {
+                let what = format!("the certificate of the service is not verified by `{name}`");
+                let hint = "give the TLSContext `ca_secret`, `cacert_chain_file` or `verify: system`, \
+                            or say `verify: none`";
+                vec![Finding::warning("tls", what).hint(hint)]
+            }
+            None if self.refused.contains(&(Kind::TLSContext, name)) => {
+                let what = format!("the TLSContext `{name}` is refused itself");
+                vec![Finding::error("tls", what)]
+            }
+            None => {
+                let names: Vec<&str> = self.contexts.iter().map(|(id, _)| &*id.name).collect();
+                let finding = Finding::error("tls", format!("unknown TLSContext `{name}`"));
+                vec![match nearest(name, &names) {
+                    Some(name) => finding.hint(format!("did you mean `{name}`?")),
+                    None => finding,
+                }]
+            }
         }
     }
 

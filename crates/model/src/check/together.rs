@@ -355,6 +355,11 @@ fn assemble(objects: &[&Written]) -> Config {
             Spec::Host(host) => config.hosts.push(object.with(host.as_ref().clone())),
             Spec::Listener(listener) => config.listeners.push(object.with(listener.clone())),
             Spec::Module(module) => config.module = module.as_ref().clone(),
+            Spec::TLSContext(context) => {
+                config
+                    .tls_contexts
+                    .push(object.with(context.as_ref().clone()));
+            }
             Spec::Service(service) => config.services.push(object.with(service.clone())),
             Spec::Topic(topic) => config.topics.push(object.with(topic.clone())),
             Spec::Publish(publish) => config.publish.push(object.with(publish.clone())),

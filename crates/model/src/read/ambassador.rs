@@ -7,7 +7,7 @@ use crate::shape::{alternatives, shape};
 use crate::tree::{Key, Node, Place, Value};
 
 /// Ambassador's kinds that are not supported yet.
-pub(crate) const WAITING_KINDS: [&str; 14] = [
+pub(crate) const WAITING_KINDS: [&str; 13] = [
     "DevPortal",
     "EnvoyPatch",
     "Filter",
@@ -18,7 +18,6 @@ pub(crate) const WAITING_KINDS: [&str; 14] = [
     "RateLimit",
     "RateLimitService",
     "TCPMapping",
-    "TLSContext",
     "TracingService",
     "WebApplicationFirewall",
     "Features",
@@ -34,11 +33,12 @@ const GUARDS: [(&str, Kind); 3] = [
     ),
 ];
 
-const AMBASSADOR_KINDS: [(&str, Kind); 7] = [
+const AMBASSADOR_KINDS: [(&str, Kind); 8] = [
     ("Mapping", Kind::Mapping),
     ("Host", Kind::Host),
     ("Listener", Kind::Listener),
     ("Module", Kind::Module),
+    ("TLSContext", Kind::TLSContext),
     ("KubernetesServiceResolver", Kind::KubernetesServiceResolver),
     (
         "KubernetesEndpointResolver",
@@ -247,6 +247,7 @@ impl Reader<'_> {
                     | Kind::Host
                     | Kind::Listener
                     | Kind::Module
+                    | Kind::TLSContext
                     | Kind::KubernetesServiceResolver
                     | Kind::KubernetesEndpointResolver
                     | Kind::ConsulResolver

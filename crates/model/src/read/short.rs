@@ -11,7 +11,7 @@ use crate::tree::{Node, Place};
 use crate::{Host, Mapping, Object};
 
 /// The keys of the short spelling.
-pub(crate) const SECTIONS: [&str; 10] = [
+pub(crate) const SECTIONS: [&str; 11] = [
     "services",
     "routes",
     "topics",
@@ -22,6 +22,7 @@ pub(crate) const SECTIONS: [&str; 10] = [
     "listeners",
     "module",
     "resolvers",
+    "tls_contexts",
 ];
 
 impl Reader<'_> {
@@ -42,6 +43,7 @@ impl Reader<'_> {
                 "services" => self.named(Kind::Service, section, node),
                 "topics" => self.named(Kind::Topic, section, node),
                 "resolvers" => self.named(Kind::ConsulResolver, section, node),
+                "tls_contexts" => self.named(Kind::TLSContext, section, node),
                 "routes" => self.listed(Kind::Mapping, section, node),
                 "publish" => self.listed(Kind::Publish, section, node),
                 "subscribe" => self.listed(Kind::Subscribe, section, node),
@@ -164,6 +166,7 @@ impl Reader<'_> {
             }
             Kind::Listener => self.take(draft, Spec::Listener),
             Kind::Module => self.take(draft, |spec| Spec::Module(Box::new(spec))),
+            Kind::TLSContext => self.take(draft, |spec| Spec::TLSContext(Box::new(spec))),
             Kind::Service => self.take(draft, Spec::Service),
             Kind::Topic => self.take(draft, Spec::Topic),
             Kind::Publish => self.take(draft, Spec::Publish),

@@ -453,7 +453,7 @@ spec:
     problems(
         text,
         expect![[r#"
-            a.yaml:8:12: warning: spec.service: TLS towards services has no effect yet, the route answers 503
+            a.yaml:8:12: warning: spec.service: the certificate of the service is not verified (name a TLSContext in `tls` that has `ca_secret` or `verify: system`)
         "#]],
     );
     let config = load(text).config;
@@ -601,9 +601,9 @@ fn kinds_and_versions_are_told() {
         format!("apiVersion: {version}\nkind: {kind}\nmetadata: {{ name: x }}\nspec: {{}}\n")
     };
     problems(
-        &one("getambassador.io/v3alpha1", "TLSContext"),
+        &one("getambassador.io/v3alpha1", "TCPMapping"),
         expect![[r#"
-        a.yaml:2:7: warning: kind: the kind `TLSContext` is not supported yet, the object has no effect
+        a.yaml:2:7: warning: kind: the kind `TCPMapping` is not supported yet, the object has no effect
     "#]],
     );
     problems(
