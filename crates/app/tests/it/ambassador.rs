@@ -111,7 +111,9 @@ impl Rig {
         let mut told = String::new();
         for problem in text.split("\n\n") {
             // The list of these can only shrink.
-            if problem.contains("has no effect yet") || !problem.contains(" = note: in ") {
+            let waits =
+                problem.contains("has no effect yet") || problem.contains("` has no effect: ");
+            if waits || !problem.contains(" = note: in ") {
                 continue;
             }
             for line in problem.lines().map(str::trim) {
