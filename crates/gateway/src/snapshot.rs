@@ -229,19 +229,33 @@ fn of_mapping(
     mapping: &Arc<Object<Mapping>>,
     problems: &mut Vec<Problem>,
 ) -> Arc<Route> {
-    if let Some(built) = kept.find(mapping) {
-        if let Backend::Service(cluster) = &built.route.backend {
-            parts.clusters.keep(cluster);
+    let route = match kept.find(mapping) {
+        Some(built) => {
+            if let Backend::Service(cluster) = &built.route.backend {
+                parts.clusters.keep(cluster);
+            }
+            problems.extend(built.problems.iter().cloned());
+            built.route.clone()
         }
-        problems.extend(built.problems.iter().cloned());
-        return built.route.clone();
-    }
-    let mut found = Vec::new();
-    let route = Arc::new(routes::from_mapping(parts, shared, mapping, &mut found));
-    problems.extend(found.iter().cloned());
-    // What a route lacks, such as a file, may be there the next time.
-    if !matches!(route.backend, Backend::Fixed(_)) {
-        kept.put(mapping, route.clone(), found);
+        None => {
+            let mut found = Vec::new();
+            let route = Arc::new(routes::from_mapping(parts, shared, mapping, &mut found));
+            problems.extend(found.iter().cloned());
+            // What a route lacks, such as a file, may be there the next time.
+            if !matches!(route.backend, Backend::Fixed(_)) {
+                kept.put(mapping, route.clone(), found);
+            }
+            route
+        }
+    };
+    // Endpoints come and go while the route stays.
+    if let Backend::Service(cluster) = &route.backend
+        && let Some((namespace, name)) = parts.clusters.untold(&cluster.spec)
+    {
+        let what = format!(
+            "there are no Endpoints or EndpointSlices of the Service `{name}` in `{namespace}`, this route answers 503 until there are"
+        );
+        problems.push(warning(Some(mapping), what));
     }
     route
 }

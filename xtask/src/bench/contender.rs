@@ -28,6 +28,9 @@ pub(crate) struct Task<'a> {
     pub(crate) upstream: SocketAddr,
     /// This many routes `/r0/`, `/r1/`, …; one is a route for everything.
     pub(crate) routes: usize,
+    /// Nuncio does all that a careful user asks for: access lines, header changes, retries, circuit breakers, outlier
+    /// detection. Envoy stays as it comes.
+    pub(crate) careful: bool,
     pub(crate) folder: &'a Path,
 }
 
@@ -61,7 +64,10 @@ impl Contender {
                 command.arg("--gateway").arg(task.listen.to_string());
                 command.args(["--admin", "127.0.0.1:0"]);
                 command.arg("--data").arg(task.folder.join("data"));
-                command.args(["--log", "error", "--no-access-log"]);
+                command.args(["--log", "error"]);
+                if !task.careful {
+                    command.arg("--no-access-log");
+                }
                 Ok(command)
             }
         }
@@ -108,13 +114,20 @@ fn envoy_config(task: &Task<'_>) -> serde_json::Value {
     } })
 }
 
+/// What a careful user adds to a route.
+const CAREFUL: &str = ", retry_policy: { retry_on: 5xx, num_retries: 2 }, \
+     circuit_breakers: [{ max_connections: 2048, max_requests: 4096 }], outlier_detection: { consecutive_5xx: 5 }, \
+     add_request_headers: { x-team: { value: orders } }, remove_request_headers: [x-internal], \
+     add_response_headers: { x-served-by: { value: nuncio, append: false } }";
+
 fn nuncio_config(task: &Task<'_>) -> String {
     let mut config = String::from("routes:\n");
     for prefix in prefixes(task) {
         _ = writeln!(
             config,
-            "  - {{ prefix: {prefix}, rewrite: \"\", timeout_ms: 0, service: \"http://{}\" }}",
-            task.upstream
+            "  - {{ prefix: {prefix}, rewrite: \"\", timeout_ms: 0, service: \"http://{}\"{} }}",
+            task.upstream,
+            if task.careful { CAREFUL } else { "" }
         );
     }
     config

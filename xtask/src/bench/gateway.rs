@@ -59,6 +59,7 @@ struct Kind {
     path: &'static str,
     connections: usize,
     close: bool,
+    careful: bool,
 }
 
 const KINDS: &[Kind] = &[
@@ -68,6 +69,7 @@ const KINDS: &[Kind] = &[
         path: "/small",
         connections: 64,
         close: false,
+        careful: false,
     },
     Kind {
         name: "1 MiB body",
@@ -75,6 +77,7 @@ const KINDS: &[Kind] = &[
         path: "/big",
         connections: 16,
         close: false,
+        careful: false,
     },
     Kind {
         name: "1 KiB, new connection each",
@@ -82,6 +85,15 @@ const KINDS: &[Kind] = &[
         path: "/small",
         connections: 16,
         close: true,
+        careful: false,
+    },
+    Kind {
+        name: "1 KiB, keep-alive, Nuncio with everything on",
+        routes: 1,
+        path: "/small",
+        connections: 64,
+        close: false,
+        careful: true,
     },
     Kind {
         name: "1 KiB, keep-alive, 10,000 routes",
@@ -89,6 +101,7 @@ const KINDS: &[Kind] = &[
         path: "/r9999/small",
         connections: 64,
         close: false,
+        careful: false,
     },
 ];
 
@@ -154,8 +167,9 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     for rep in 1..=options.reps {
         for contender in &contenders {
             eprintln!("{} of {}: {}", rep, options.reps, contender.name());
-            for routes in [1, 10_000] {
+            for (routes, careful) in [(1, false), (1, true), (10_000, false)] {
                 let task = Task {
+                    careful,
                     listen: free_address()?,
                     upstream: address,
                     routes,
@@ -192,15 +206,17 @@ fn measure(
     let start = proxy.wait_for(task.listen, &log)?;
     proxy.settle()?;
     let memory_kib = proxy.memory_kib()?;
-    results
-        .idle
-        .entry((task.routes, name))
-        .or_default()
-        .push(Idle { start, memory_kib });
+    if !task.careful {
+        results
+            .idle
+            .entry((task.routes, name))
+            .or_default()
+            .push(Idle { start, memory_kib });
+    }
     for (index, kind) in KINDS
         .iter()
         .enumerate()
-        .filter(|(_, kind)| kind.routes == task.routes)
+        .filter(|(_, kind)| kind.routes == task.routes && kind.careful == task.careful)
     {
         let ask = |seconds: f64| {
             let mut command = pinned(options.load_core, load);

@@ -68,14 +68,7 @@ pub(super) fn from_mapping(
                 .clusters
                 .of(parts.config, mapping, &target, &mut problem);
             match cluster {
-                Ok(cluster) => {
-                    if let Some((namespace, name)) = parts.clusters.untold(&cluster.spec) {
-                        problem(format!(
-                            "there are no Endpoints or EndpointSlices of the Service `{name}` in `{namespace}`, this route answers 503 until there are"
-                        ));
-                    }
-                    Backend::Service(cluster)
-                }
+                Ok(cluster) => Backend::Service(cluster),
                 Err(what) => {
                     problem(format!("`tls`: {what}; this route answers 503"));
                     unavailable("TLS towards the service is not set up")
