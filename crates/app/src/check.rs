@@ -1,5 +1,6 @@
 //! `nuncio check`: every problem of a configuration at once, with its place.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -60,11 +61,8 @@ pub(crate) fn read(named: Vec<PathBuf>) -> anyhow::Result<Read> {
     let (_, found) = Table::build(&loaded.config);
     let mut problems = files.problems;
     problems.extend(loaded.problems);
-    for problem in found {
-        if !problems.contains(&problem) {
-            problems.push(problem);
-        }
-    }
+    let known: HashSet<Problem> = problems.iter().cloned().collect();
+    problems.extend(found.into_iter().filter(|problem| !known.contains(problem)));
     model::load::sort(
         &mut problems,
         sources.iter().map(|source| source.name.as_ref()),

@@ -1,6 +1,6 @@
 //! The loop that reads, merges, checks and publishes, and the handle on it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -248,7 +248,7 @@ impl Keeper {
             return;
         }
         let keep = state.clone();
-        let work = tokio::task::spawn_blocking(move || {
+        let work = kit::aside::aside("configuration", move || {
             let update = state.update(files, overlay);
             (state, update)
         });
@@ -330,6 +330,7 @@ impl Keeper {
 
 /// Logs the problems that were not there before.
 fn tell(before: &[Problem], now: &[Problem]) {
+    let before: HashSet<&Problem> = before.iter().collect();
     for problem in now
         .iter()
         .filter(|problem| !before.contains(problem))

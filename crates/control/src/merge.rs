@@ -89,13 +89,14 @@ pub fn merge(
         // What is wrong with the new versions is told, not with the old ones, whose text is gone.
         let told = std::mem::take(&mut checked.problems);
         checked = check(&objects, &refused);
+        let known: HashSet<&Problem> = told.iter().collect();
         let old: HashSet<String> = returned.iter().map(Id::to_string).collect();
         checked.problems.retain(|problem| {
             !problem
                 .object
                 .as_ref()
                 .is_some_and(|object| old.contains(object))
-                && !told.contains(problem)
+                && !known.contains(problem)
         });
         checked.problems.extend(told);
         kept.extend(returned);

@@ -13,6 +13,7 @@ pub mod path;
 mod group;
 mod host;
 mod paths;
+mod patterns;
 mod rewrite;
 mod rule;
 mod table;
@@ -25,6 +26,7 @@ mod tests;
 use http::{HeaderMap, Method, StatusCode};
 
 pub use host::split_port;
+pub use patterns::Patterns;
 pub use rewrite::Rewritten;
 pub use rule::Target;
 pub use table::{Route, Table};

@@ -158,8 +158,8 @@ impl Front {
         let config = parts.config;
         let meters = parts.meters.front(stats_prefix(listener));
         let (table, mut problems) = match listener {
-            Some(listener) => Table::for_listener(config, listener),
-            None => Table::build(config),
+            Some(listener) => Table::for_listener(config, listener, &mut kept.patterns),
+            None => Table::build_with(config, &mut kept.patterns),
         };
         let settings = Settings::new(&config.module, &mut problems);
         let shared = Shared {

@@ -1,5 +1,6 @@
-//! The seams to the world that every room shares: human units, clock, stop signals.
+//! The seams to the world that every room shares: human units, stop signals, work aside.
 //! It knows no word of the domain.
 
+pub mod aside;
 pub mod human;
 pub mod stop;

@@ -1,6 +1,6 @@
 //! The running whole: what `serve` and `up` start, keep in step with the configuration, and end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -48,7 +48,7 @@ pub(crate) struct Running {
 struct House {
     metrics: Metrics,
     published: watch::Receiver<Arc<Published>>,
-    gateway: Option<Gateway>,
+    gateway: Option<Arc<Gateway>>,
     broker: Option<Broker>,
     log: Option<Log>,
     subscriptions: Subscriptions,
@@ -127,7 +127,7 @@ impl Running {
         };
         let gateway = match options.role {
             Some(Role::Broker) => None,
-            _ => Some(start_gateway(&options, &metrics)?),
+            _ => Some(Arc::new(start_gateway(&options, &metrics)?)),
         };
         let admin = bind_admin(&options, &config).await?;
         let addresses = Addresses {
@@ -320,6 +320,9 @@ fn taken(who: &str, address: SocketAddr, flag: &str) -> String {
     )
 }
 
+/// Most problems that one configuration writes to the log; all of them are told by the admin API.
+const PROBLEMS_TOLD_MAX: usize = 100;
+
 /// Applies each configuration as it is published. Where nothing but endpoints has changed, nothing is built anew.
 async fn follow(
     house: Arc<House>,
@@ -366,11 +369,21 @@ impl House {
                 .iter()
                 .map(|publish| self.handler(&publish.spec))
                 .collect();
-            let applied = gateway.apply(config, &handlers);
+            let (taking, wanted) = (gateway.clone(), config.clone());
+            let work = move || taking.apply(&wanted, &handlers);
+            let applied = match kit::aside::aside("configuration", work).await {
+                Ok(applied) => applied,
+                Err(lost) => {
+                    error!(error = %lost, "the gateway could not take the configuration, the one before goes on");
+                    return Vec::new();
+                }
+            };
+            let told: HashSet<&Problem> = published.problems.iter().collect();
             for problem in applied
                 .problems
                 .iter()
-                .filter(|problem| !published.problems.contains(problem))
+                .filter(|problem| !told.contains(problem))
+                .take(PROBLEMS_TOLD_MAX)
             {
                 warn!("{problem}");
             }
@@ -421,7 +434,9 @@ impl House {
 impl House {
     fn upstreams(&self) -> Vec<Upstream> {
         let gateway = self.gateway.as_ref();
-        gateway.map(Gateway::upstreams).unwrap_or_default()
+        gateway
+            .map(|gateway| gateway.upstreams())
+            .unwrap_or_default()
     }
 
     fn look<T>(&self, upstreams: &[Upstream], see: impl FnOnce(Look<'_>) -> T) -> T {

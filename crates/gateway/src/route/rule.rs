@@ -241,14 +241,6 @@ impl Test {
         }
     }
 
-    /// Reads a regular expression; `.*` asks for presence.
-    pub(super) fn regex(pattern: &str) -> Result<Test, regex::Error> {
-        Ok(match pattern {
-            ".*" => Test::Present,
-            _ => Test::Regex(Whole::new(pattern)?),
-        })
-    }
-
     /// As written, and whether it is a regular expression.
     pub(super) fn written(&self) -> (&str, bool) {
         match self {

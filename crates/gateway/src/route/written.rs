@@ -14,33 +14,45 @@ use super::{
     group::Finding,
     host::Glob,
     path,
+    patterns::Patterns,
     rewrite::{BadReplace, Redirect, RedirectPath, Replace, Rewrite},
-    rule::{Field, HeaderRule, HostRule, PathKind, PathRule, QueryRule, Rule, Target, Test, Whole},
+    rule::{Field, HeaderRule, HostRule, PathKind, PathRule, QueryRule, Rule, Target, Test},
     table::VirtualHost,
 };
 
 impl Table {
     /// Compiles all routes for all Hosts. What is wrong leaves its object out and is told; the rest works.
     pub fn build(config: &Config) -> (Table, Vec<Problem>) {
-        Self::with_hosts(config, config.hosts.iter())
+        Self::build_with(config, &mut Patterns::default())
+    }
+
+    /// Like [`Table::build`], with patterns that other tables have compiled.
+    pub fn build_with(config: &Config, patterns: &mut Patterns) -> (Table, Vec<Problem>) {
+        Self::with_hosts(config, patterns, config.hosts.iter())
     }
 
     /// Compiles all routes for the Hosts that a Listener binds.
-    pub fn for_listener(config: &Config, listener: &Object<Listener>) -> (Table, Vec<Problem>) {
+    pub fn for_listener(
+        config: &Config,
+        listener: &Object<Listener>,
+        patterns: &mut Patterns,
+    ) -> (Table, Vec<Problem>) {
         Self::with_hosts(
             config,
+            patterns,
             config.hosts.iter().filter(|host| binds(listener, host)),
         )
     }
 
     fn with_hosts<'c>(
         config: &'c Config,
+        patterns: &mut Patterns,
         hosts: impl Iterator<Item = &'c Object<Host>>,
     ) -> (Table, Vec<Problem>) {
         let mut problems = Vec::new();
         let mut rules = Vec::with_capacity(config.mappings.len() + config.publish.len());
         for (index, mapping) in config.mappings.iter().enumerate() {
-            match from_mapping(mapping, Target::Mapping(index)) {
+            match from_mapping(mapping, Target::Mapping(index), patterns) {
                 Ok(rule) => rules.push(rule),
                 Err(wrong) => problems.push(wrong.of("Mapping", mapping)),
             }
@@ -171,10 +183,18 @@ fn binds(listener: &Object<Listener>, host: &Object<Host>) -> bool {
     binding.takes(&listener.namespace, &host.namespace, &host.labels)
 }
 
-fn from_mapping(object: &Object<Mapping>, target: Target) -> Result<Rule, Wrong> {
+fn from_mapping(
+    object: &Object<Mapping>,
+    target: Target,
+    patterns: &mut Patterns,
+) -> Result<Rule, Wrong> {
     let spec = &object.spec;
     let kind = if spec.prefix_regex {
-        PathKind::Regex(Whole::new(&spec.prefix).map_err(|error| Wrong::new("prefix", error))?)
+        PathKind::Regex(
+            patterns
+                .whole(&spec.prefix)
+                .map_err(|error| Wrong::new("prefix", error))?,
+        )
     } else if spec.prefix_exact {
         PathKind::Exact
     } else {
@@ -183,23 +203,25 @@ fn from_mapping(object: &Object<Mapping>, target: Target) -> Result<Rule, Wrong>
     let case_sensitive = spec.case_sensitive || spec.prefix_regex;
     let method = match &spec.method {
         None => None,
-        Some(method) if spec.method_regex => {
-            Some(Test::regex(method).map_err(|error| Wrong::new("method", error))?)
-        }
+        Some(method) if spec.method_regex => Some(
+            patterns
+                .test(method)
+                .map_err(|error| Wrong::new("method", error))?,
+        ),
         Some(method) => Some(Test::Exact(method.clone())),
     };
     Ok(Rule {
         name: object.full_name(),
         labels: object.labels.clone(),
-        host: host(spec)?,
+        host: host(spec, patterns)?,
         path: PathRule {
             text: spec.prefix.clone(),
             kind,
             case_sensitive,
         },
         method,
-        headers: headers(spec)?,
-        query: query(spec)?,
+        headers: headers(spec, patterns)?,
+        query: query(spec, patterns)?,
         precedence: spec.precedence,
         weight: spec.weight,
         shadow: spec.shadow,
@@ -211,11 +233,12 @@ fn from_mapping(object: &Object<Mapping>, target: Target) -> Result<Rule, Wrong>
 }
 
 /// `hostname` wins over `host`.
-fn host(spec: &Mapping) -> Result<HostRule, Wrong> {
+fn host(spec: &Mapping, patterns: &mut Patterns) -> Result<HostRule, Wrong> {
     match (&spec.hostname, &spec.host) {
         (Some(hostname), _) => Ok(HostRule::Glob(Glob::new(hostname))),
         (None, None) => Ok(HostRule::Unsaid),
-        (None, Some(host)) if spec.host_regex => Whole::new(host)
+        (None, Some(host)) if spec.host_regex => patterns
+            .whole(host)
             .map(HostRule::Regex)
             .map_err(|error| Wrong::new("host", error)),
         (None, Some(host)) if host.contains('*') => {
@@ -226,7 +249,7 @@ fn host(spec: &Mapping) -> Result<HostRule, Wrong> {
     }
 }
 
-fn headers(spec: &Mapping) -> Result<Vec<HeaderRule>, Wrong> {
+fn headers(spec: &Mapping, patterns: &mut Patterns) -> Result<Vec<HeaderRule>, Wrong> {
     let mut rules = Vec::with_capacity(spec.headers.len() + spec.regex_headers.len());
     for (name, value) in &spec.headers {
         let name = field(name).map_err(|what| Wrong::new("headers", what))?;
@@ -237,7 +260,9 @@ fn headers(spec: &Mapping) -> Result<Vec<HeaderRule>, Wrong> {
     }
     for (name, pattern) in &spec.regex_headers {
         let name = field(name).map_err(|what| Wrong::new("regex_headers", what))?;
-        let test = Test::regex(pattern).map_err(|error| Wrong::new("regex_headers", error))?;
+        let test = patterns
+            .test(pattern)
+            .map_err(|error| Wrong::new("regex_headers", error))?;
         rules.push(HeaderRule { name, test });
     }
     Ok(rules)
@@ -256,7 +281,7 @@ fn field(name: &str) -> Result<Field, String> {
     }
 }
 
-fn query(spec: &Mapping) -> Result<Vec<QueryRule>, Wrong> {
+fn query(spec: &Mapping, patterns: &mut Patterns) -> Result<Vec<QueryRule>, Wrong> {
     let exact = spec.query_parameters.iter().map(|(name, value)| {
         Ok(QueryRule {
             name: name.clone(),
@@ -264,8 +289,9 @@ fn query(spec: &Mapping) -> Result<Vec<QueryRule>, Wrong> {
         })
     });
     let regex = spec.regex_query_parameters.iter().map(|(name, pattern)| {
-        let test =
-            Test::regex(pattern).map_err(|error| Wrong::new("regex_query_parameters", error))?;
+        let test = patterns
+            .test(pattern)
+            .map_err(|error| Wrong::new("regex_query_parameters", error))?;
         Ok(QueryRule {
             name: name.clone(),
             test,

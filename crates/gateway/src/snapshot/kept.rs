@@ -9,10 +9,12 @@ use model::resolver::Resolver;
 use model::{Config, Mapping, Module, Object, Problem, TlsContext};
 
 use super::Route;
+use crate::route::Patterns;
 
 /// The routes of the present configuration, and of the one before while the present one is built.
 #[derive(Default)]
 pub(crate) struct Kept {
+    pub(super) patterns: Patterns,
     around: Option<Around>,
     before: HashMap<String, Built>,
     now: HashMap<String, Built>,
@@ -77,11 +79,13 @@ impl Kept {
             self.before.clear();
         }
         self.around = Some(around);
+        self.patterns.begin();
     }
 
     /// Ends it: what it does not use any more is forgotten.
     pub(crate) fn finish(&mut self) {
         self.before = HashMap::new();
+        self.patterns.finish();
     }
 
     /// Returns the route of a Mapping if it is there already, with what was told about it.

@@ -36,7 +36,9 @@ pub(super) fn check(mapping: &Mapping, written: &Written, findings: &mut Vec<Fin
     circuit_breakers(&mapping.circuit_breakers, "circuit_breakers", findings);
     policies::cors(&mapping.cors, findings);
     policies::errors(&mapping.error_response_overrides, findings);
-    if mapping.timeout_ms == Some(0) {
+    // Long-lived streams are meant to last.
+    let streams = mapping.grpc || mapping.use_websocket || !mapping.allow_upgrade.is_empty();
+    if mapping.timeout_ms == Some(0) && !streams {
         let what = "0 means that a request may take forever";
         findings.push(Finding::warning("timeout_ms", what));
     }

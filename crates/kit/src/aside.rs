@@ -1,0 +1,60 @@
+//! Long work beside the requests: on a thread of its own that steps back where the processor is wanted by others.
+
+use std::thread;
+
+use tokio::sync::oneshot;
+
+/// Five steps of niceness: a third of what a serving thread gets where both want the same core. More, and a change would
+/// not come through at all on a machine that is full.
+const NICENESS: i32 = 5;
+
+/// The work did not come to its end: it panicked, or no thread could be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lost;
+
+impl std::fmt::Display for Lost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the work did not come to its end")
+    }
+}
+
+impl std::error::Error for Lost {}
+
+/// Does the work on a thread with this name, within the present runtime's context, and waits for it without holding up
+/// others. Dropping the future leaves the work to its end.
+///
+/// # Errors
+/// [`Lost`], when the work panics or the operating system gives no thread.
+pub async fn aside<T, F>(name: &str, work: F) -> Result<T, Lost>
+where
+    T: Send + 'static,
+    F: FnOnce() -> T + Send + 'static,
+{
+    let (done, end) = oneshot::channel();
+    let runtime = tokio::runtime::Handle::current();
+    let spawned = thread::Builder::new().name(name.to_owned()).spawn(move || {
+        let _context = runtime.enter();
+        // On Linux this is about the calling thread alone. Where it is not allowed, the work is done all the same.
+        _ = rustix::process::setpriority_process(None, NICENESS);
+        // Nobody may be waiting any more.
+        _ = done.send(work());
+    });
+    spawned.map_err(|_| Lost)?;
+    end.await.map_err(|_| Lost)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn work_ends_with_its_result_or_is_lost() {
+        let niceness = || rustix::process::getpriority_process(None).expect("a priority");
+        let before = niceness();
+        let there = aside("test", move || niceness() - before).await;
+        assert_eq!(there, Ok(NICENESS.min(19 - before)));
+        assert_eq!(niceness(), before, "only that thread steps back");
+        let lost = aside("test", || -> u8 { panic!("as meant") }).await;
+        assert_eq!(lost, Err(Lost));
+    }
+}
