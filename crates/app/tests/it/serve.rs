@@ -193,7 +193,8 @@ fn it_says_when_it_is_ready_what_it_counts_and_why_a_route_wins() {
     );
     assert_eq!(alive.status, 200);
     assert_eq!(status_of(&nuncio, "/a/b"), 200);
-    let metrics = http(nuncio.admin(), "GET /metrics HTTP/1.1\nhost: admin", "");
+    let openmetrics = "GET /metrics HTTP/1.1\nhost: admin\naccept: application/openmetrics-text";
+    let metrics = http(nuncio.admin(), openmetrics, "");
     let metrics = String::from_utf8(metrics.body).expect("text");
     assert!(metrics.contains("nuncio_"), "{metrics}");
     assert!(metrics.ends_with("# EOF\n"));
