@@ -156,8 +156,6 @@ fn the_example_is_good() {
     expect_test::expect![[r#"
         warning: no Host takes it: its labels are not what their `mappingSelector` asks for
           in Mapping grafana-debug.platform
-        warning: 0 means that a request may take forever
-          in Mapping live.shop, at spec.timeout_ms
     "#]]
     .assert_eq(&rig.told());
 }
