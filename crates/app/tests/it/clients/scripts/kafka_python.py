@@ -107,7 +107,9 @@ def member(group, topic):
     consumer.subscribe([topic], listener=Told())
     ended = until_stdin_ends()
     while not ended.is_set():
-        for partition, records in consumer.poll(100).items():
+        # kafka-python 3.0.12 forgets the assignment of a rejoin that only new metadata has caused, when a poll ends between the
+        # request to sync and its answer; the first poll is long enough for that rejoin to be over.
+        for partition, records in consumer.poll(2000).items():
             for record in records:
                 tell(event="record", **told(*of(record)))
             offset = records[-1].offset + 1
