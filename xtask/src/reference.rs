@@ -125,7 +125,8 @@ fn index(shapes: &[Shape]) -> String {
     text.push_str(
         "\n`getambassador.io/v2` is taken too. A cluster's own `v1` Secret, Service and Endpoints and \
          `discovery.k8s.io/v1` EndpointSlice count as if a cluster had said them. Kinds of Ambassador that are not supported yet are \
-         named with a warning (those that guard requests with an error: what they guard answers 500); kinds of others are passed over with one. How Nuncio differs from Ambassador stands in \
+         named with a warning (those that guard requests with an error: what they guard answers 500); kinds of others are \
+         passed over with one. How Nuncio differs from Ambassador stands in \
          [ambassador-differences.md](ambassador-differences.md).\n\n\
          For editors there is a JSON schema of [`nuncio.yaml`](schema/nuncio.json) and of each kind in [`schema/`](schema/). \
          With the YAML language server, this line at the top of a file is enough:\n\n\

@@ -83,6 +83,7 @@ pub(crate) fn apply(limits: Limits, headers: &mut HeaderMap, body: RequestBody) 
     }
     RequestBody::boxed(Decoded {
         decoder: Box::new(decoder),
+        piece: vec![0; PIECE_BYTES].into(),
         limits,
         given: 0,
         done: false,
@@ -161,6 +162,8 @@ impl Decoder {
 /// The unpacked body. Its trailers are lost.
 struct Decoded {
     decoder: Box<Decoder>,
+    /// Where each piece is unpacked to.
+    piece: Box<[u8]>,
     limits: Limits,
     given: u64,
     done: bool,
@@ -188,8 +191,7 @@ impl Body for Decoded {
         if this.done {
             return Poll::Ready(None);
         }
-        let mut piece = vec![0; PIECE_BYTES];
-        let mut buf = ReadBuf::new(&mut piece);
+        let mut buf = ReadBuf::new(&mut this.piece);
         if let Err(error) = ready!(this.decoder.reader().poll_read(cx, &mut buf)) {
             return Poll::Ready(Some(Err(this.broken(error))));
         }
@@ -216,7 +218,7 @@ impl Body for Decoded {
             let most = usize::try_from(most).unwrap_or(usize::MAX);
             return Poll::Ready(Some(Err(Broken::TooLong(most))));
         }
-        piece.truncate(count);
-        Poll::Ready(Some(Ok(Frame::data(piece.into()))))
+        let piece = Bytes::copy_from_slice(&this.piece[..count]);
+        Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 }
