@@ -237,6 +237,7 @@ async fn route(key: ApiKey, call: &Call, frame: Bytes, at: usize) -> Result<Answ
         ApiKey::IncrementalAlterConfigs => answer(call, frame, at, api::configs::increment).await,
         ApiKey::DescribeLogDirs => answer(call, frame, at, api::log_dirs::describe).await,
         ApiKey::InitProducerId => answer(call, frame, at, api::producers::init).await,
+        ApiKey::DescribeProducers => answer(call, frame, at, api::describe::producers).await,
         ApiKey::FindCoordinator => answer(call, frame, at, api::groups::find).await,
         ApiKey::JoinGroup => answer(call, frame, at, api::groups::join).await,
         ApiKey::SyncGroup => answer(call, frame, at, api::groups::sync).await,

@@ -1,9 +1,10 @@
 //! One partition: its log, how far it may be read, and who waits for more.
 //!
 //! ```text
-//! start ≤ high_water ≤ end
+//! start ≤ last_stable ≤ high_water ≤ end
 //!
 //! start       the oldest record that is kept
+//! last_stable consumers of committed data see what is before: all transactions there are decided
 //! high_water  consumers see what is before: each record there is as durable as its producer asked for
 //! end         the offset of the next record
 //! ```
@@ -13,10 +14,10 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Weak};
 
-use journal::producer::{Origin, Refusal};
+use journal::producer::{Origin, Producer, Refusal};
 use journal::{
-    AppendError, Appended, Config, CutError, Found, Log, OpenError, ReadError, Reader, Retention,
-    Slice,
+    Aborted, AppendError, Appended, Config, CutError, Found, Log, OpenError, ReadError, Reader,
+    Retention, Slice,
 };
 use kafka::record::TimestampType;
 use parking_lot::Mutex;
@@ -41,6 +42,10 @@ pub(crate) enum Rejected {
     OutOfOrder,
     #[error("a newer instance of the producer has taken over")]
     InvalidEpoch,
+    #[error("the batch is outside of its producer's transaction")]
+    OutsideTransaction,
+    #[error("a newer coordinator has ended a transaction of the producer")]
+    CoordinatorFenced,
     #[error("the disk refused")]
     Disk,
     #[error("the partition is gone")]
@@ -54,7 +59,30 @@ impl From<AppendError> for Rejected {
             AppendError::TooLarge { size, max } => Rejected::TooLarge { size, max },
             AppendError::Producer(Refusal::OutOfOrderSequence { .. }) => Rejected::OutOfOrder,
             AppendError::Producer(Refusal::InvalidEpoch { .. }) => Rejected::InvalidEpoch,
+            AppendError::Producer(Refusal::OutsideTransaction { .. }) => {
+                Rejected::OutsideTransaction
+            }
+            AppendError::Producer(Refusal::CoordinatorFenced { .. }) => Rejected::CoordinatorFenced,
             AppendError::Disk(_) | AppendError::Failed => Rejected::Disk,
+        }
+    }
+}
+
+/// Which records a consumer wants to see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Isolation {
+    /// All.
+    ReadUncommitted,
+    /// Those of open transactions only once they are decided.
+    ReadCommitted,
+}
+
+impl Isolation {
+    /// Reads Kafka's number.
+    pub(crate) fn from_number(number: i8) -> Self {
+        match number {
+            1 => Isolation::ReadCommitted,
+            _ => Isolation::ReadUncommitted,
         }
     }
 }
@@ -212,8 +240,52 @@ impl Partition {
         bytes_max: usize,
         min_one: bool,
     ) -> Result<Slice, ReadError> {
-        self.reader
-            .read(offset, bytes_max, min_one, self.high_water())
+        self.read_up_to(offset, bytes_max, min_one, self.high_water())
+    }
+
+    /// Returns whole batches from `offset` on that end before `up_to`.
+    pub(crate) fn read_up_to(
+        &self,
+        offset: i64,
+        bytes_max: usize,
+        min_one: bool,
+        up_to: i64,
+    ) -> Result<Slice, ReadError> {
+        self.reader.read(offset, bytes_max, min_one, up_to)
+    }
+
+    /// Returns the aborted transactions with records in `from..up_to`.
+    pub(crate) fn aborted(&self, from: i64, up_to: i64) -> Result<Vec<Aborted>, ReadError> {
+        self.reader.aborted(from, up_to)
+    }
+
+    /// Returns the offset up to which consumers with this isolation may read.
+    pub(crate) fn readable(&self, isolation: Isolation) -> i64 {
+        match isolation {
+            Isolation::ReadUncommitted => self.high_water(),
+            Isolation::ReadCommitted => self.last_stable(),
+        }
+    }
+
+    /// The first offset of the oldest transaction that is not decided, or the high-water mark.
+    pub(crate) fn last_stable(&self) -> i64 {
+        // In this order: a transaction that begins in between lies behind the high-water mark.
+        let high_water = self.high_water();
+        let undecided = self.reader.undecided_from().max(self.start());
+        high_water.min(undecided)
+    }
+
+    /// Tells of the partition's producers, in the order of their ids.
+    pub(crate) fn producers(&self) -> Vec<(i64, Producer)> {
+        let writing = self.writing.lock();
+        let Some(log) = &writing.log else {
+            return Vec::new();
+        };
+        let known = log.producers().iter();
+        let mut producers: Vec<(i64, Producer)> =
+            known.map(|(id, one)| (id, one.clone())).collect();
+        producers.sort_unstable_by_key(|(id, _)| *id);
+        producers
     }
 
     pub(crate) fn start(&self) -> i64 {
@@ -237,10 +309,9 @@ impl Partition {
         self.reader.size()
     }
 
-    /// Returns the first record at or after a time. Waits for the disk.
-    pub(crate) fn at_time(&self, timestamp: i64) -> Result<Option<Found>, ReadError> {
-        self.reader
-            .offset_for_timestamp(timestamp, self.high_water())
+    /// Returns the first record before `up_to` that is at or after a time. Waits for the disk.
+    pub(crate) fn at_time(&self, timestamp: i64, up_to: i64) -> Result<Option<Found>, ReadError> {
+        self.reader.offset_for_timestamp(timestamp, up_to)
     }
 
     /// Returns the record with the latest timestamp. Waits for the disk.

@@ -165,8 +165,11 @@ fn refusal(topic: &str, partition: &Partition, rejected: Rejected) -> ProduceErr
         Rejected::TooLarge { size, max } => ProduceError::TooLarge { topic, size, max },
         Rejected::Gone if partition.is_gone() => ProduceError::UnknownTopic { topic },
         Rejected::Gone => ProduceError::Stopping,
-        Rejected::Disk | Rejected::Invalid(_) | Rejected::OutOfOrder | Rejected::InvalidEpoch => {
-            ProduceError::Disk { topic }
-        }
+        Rejected::Disk
+        | Rejected::Invalid(_)
+        | Rejected::OutOfOrder
+        | Rejected::InvalidEpoch
+        | Rejected::OutsideTransaction
+        | Rejected::CoordinatorFenced => ProduceError::Disk { topic },
     }
 }

@@ -37,6 +37,8 @@ pub(crate) struct Recovery {
     pub(crate) offsets: usize,
     /// Entries that its time index had then.
     pub(crate) times: usize,
+    /// Entries that its index of aborted transactions had then.
+    pub(crate) aborted: usize,
 }
 
 impl Recovery {
@@ -48,6 +50,7 @@ impl Recovery {
             offset: segment,
             offsets: 0,
             times: 0,
+            aborted: 0,
         }
     }
 }
@@ -96,9 +99,11 @@ impl Checkpoint {
             offset,
             offsets,
             times,
+            aborted,
         }) = self.recovery
         {
-            text += &format!("recovery {segment} {position} {offset} {offsets} {times}\n");
+            text +=
+                &format!("recovery {segment} {position} {offset} {offsets} {times} {aborted}\n");
         }
         for fence in &self.fences {
             let Fence {
@@ -136,13 +141,18 @@ fn parse(text: &str) -> Option<Checkpoint> {
             .ok()?;
         match (name, numbers.as_slice()) {
             ("start", [start]) => checkpoint.start = *start,
-            ("recovery", [segment, position, offset, offsets, times]) => {
+            ("recovery", [segment, position, offset, offsets, times, aborted @ ..]) => {
                 checkpoint.recovery = Some(Recovery {
                     segment: *segment,
                     position: u64::try_from(*position).ok()?,
                     offset: *offset,
                     offsets: usize::try_from(*offsets).ok()?,
                     times: usize::try_from(*times).ok()?,
+                    // Older checkpoints do not tell.
+                    aborted: aborted
+                        .first()
+                        .map_or(Ok(0), |count| usize::try_from(*count))
+                        .ok()?,
                 });
             }
             ("damaged", [segment, from, to, from_offset, to_offset]) => {
@@ -181,6 +191,7 @@ mod tests {
                 offset: 12,
                 offsets: 3,
                 times: 2,
+                aborted: 1,
             }),
             fences: vec![fence, fence],
         };

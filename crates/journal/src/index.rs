@@ -82,6 +82,21 @@ impl<const N: usize> Index<N> {
             .ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
     }
 
+    /// Returns up to `count` entries from this number on.
+    pub(crate) fn entries(&self, number: usize, count: usize) -> io::Result<Vec<[u8; N]>> {
+        let count = count.min(self.count().saturating_sub(number));
+        let mut buffer = Vec::new();
+        if count > 0 {
+            let file = self.file.get()?;
+            disk::read_at(&file, &mut buffer, (number * N) as u64, count * N)?;
+        }
+        let (entries, _) = buffer.as_chunks::<N>();
+        if entries.len() < count {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(entries.to_vec())
+    }
+
     /// Returns the last entry.
     pub(crate) fn last(&self) -> io::Result<Option<[u8; N]>> {
         self.count()

@@ -8,6 +8,7 @@
 //!   00000000000000000000.log        record batches, byte for byte but for offset and epoch
 //!   00000000000000000000.index      offset -> position, sparse
 //!   00000000000000000000.timeindex  timestamp -> offset, sparse
+//!   00000000000000000000.txnindex   transactions that were aborted, where there are any
 //!   00000000000000000042.snapshot   producers as of offset 42
 //!   leader-epoch-checkpoint         which leader epoch began where
 //!   partition.metadata              the topic's id
@@ -18,6 +19,7 @@
 //! whoever waits for records before the stable offset. A [`Reader`] works on any
 //! thread meanwhile. Nothing here is async, and time comes in from outside.
 
+mod aborted;
 mod active;
 mod checkpoint;
 mod config;
@@ -32,6 +34,7 @@ mod recover;
 mod scan;
 mod segment;
 
+pub use aborted::Aborted;
 pub use config::{Config, Retention};
 pub use log::{AppendError, Appended, CutError, Flush, Log, OpenError, sweep};
 pub use metadata::topic_id;

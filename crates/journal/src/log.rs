@@ -1,6 +1,6 @@
 //! One partition's log, as its only writer sees it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
@@ -9,6 +9,7 @@ use std::sync::Arc;
 use kafka::record::{self, Batch, HEADER_LEN, Header, TimestampType};
 use tracing::warn;
 
+use crate::aborted;
 use crate::active::Active;
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
@@ -88,6 +89,8 @@ pub struct Log {
     config: Config,
     active: Active,
     producers: Producers,
+    /// Transactions that have ended, but whose markers may not be on disk yet: last offset by first.
+    ended: BTreeMap<i64, i64>,
     /// As it is on disk.
     checkpoint: Checkpoint,
     snapshots: BTreeSet<i64>,
@@ -151,6 +154,7 @@ impl Log {
             config,
             active,
             producers,
+            ended: BTreeMap::new(),
             checkpoint,
             snapshots,
             leader_epoch: report.latest_epoch,
@@ -161,6 +165,7 @@ impl Log {
             uncut: false,
             failed: false,
         };
+        log.note_undecided();
         if end == 0 {
             // The folder and its first files may have been made just now.
             log.note_names(dir.to_owned());
@@ -249,8 +254,18 @@ impl Log {
         self.usable()?;
         let batches = self.parse(batches, origin)?;
         let append_time = (self.config.timestamps == TimestampType::LogAppendTime).then_some(now);
-        for batch in &batches {
-            if let Verdict::Duplicate(kept) = self.producers.check(batch, origin)? {
+        let markers: Vec<Option<EndOfTransaction>> = batches
+            .iter()
+            .map(|batch| {
+                batch
+                    .control()
+                    .then(|| EndOfTransaction::read(batch))
+                    .flatten()
+            })
+            .collect();
+        for (batch, marker) in batches.iter().zip(&markers) {
+            let verdict = self.producers.check(batch, marker.as_ref(), origin)?;
+            if let Verdict::Duplicate(kept) = verdict {
                 return Ok(again(&kept, self.config.timestamps));
             }
         }
@@ -279,19 +294,24 @@ impl Log {
             next += i64::from(batch.last_offset_delta()) + 1;
         }
         let position = self.active.segment.size();
+        self.note_aborted(&headers, &markers)?;
         self.write(position, &headers, &batches)?;
 
         let mut at = position;
-        for (header, batch) in headers.iter().zip(&batches) {
+        let mut transactional = false;
+        for (header, marker) in headers.iter().zip(markers) {
             let header = Header::parse(header).expect("a placed header is still one");
             self.active
                 .note(&header, at, self.config.index_interval_bytes);
-            let marker = batch
-                .control()
-                .then(|| EndOfTransaction::read(batch))
-                .flatten();
-            self.producers.apply(&header, header.base_offset(), marker);
+            let ended = self.producers.apply(&header, header.base_offset(), marker);
+            if let Some(ended) = ended {
+                self.ended.insert(ended.first_offset, ended.last_offset);
+            }
+            transactional |= header.transactional();
             at += header.size() as u64;
+        }
+        if transactional {
+            self.note_undecided();
         }
         self.dirty = true;
         self.since_checkpoint += size as u64;
@@ -303,6 +323,36 @@ impl Log {
             append_time,
             duplicate: false,
         })
+    }
+
+    /// Enters the transactions that these batches abort into the segment's index: before the markers are
+    /// written, so that none is ever in the log without its entry.
+    fn note_aborted(
+        &mut self,
+        headers: &[[u8; HEADER_LEN]],
+        markers: &[Option<EndOfTransaction>],
+    ) -> io::Result<()> {
+        for (header, marker) in headers.iter().zip(markers) {
+            let Some(marker) = marker else { continue };
+            let header = Header::parse(header).expect("a placed header is still one");
+            let (producer_id, offset) = (header.producer_id(), header.base_offset());
+            let ended = self.producers.ending(producer_id, marker, offset);
+            if let Some(ended) = ended.filter(|ended| ended.aborted) {
+                let index = &self.active.segment.aborted;
+                // An earlier try may have left an entry for a marker that could not be written.
+                aborted::cut(index, offset)?;
+                aborted::push(index, ended.into())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells readers where undecided transactions begin.
+    fn note_undecided(&self) {
+        let open = self.producers.first_unstable_offset();
+        let ended = self.ended.first_key_value().map(|(first, _)| *first);
+        self.shared
+            .set_undecided(open.into_iter().chain(ended).min());
     }
 
     fn parse<'a>(&self, bytes: &'a [u8], origin: Origin) -> Result<Vec<Batch<'a>>, AppendError> {

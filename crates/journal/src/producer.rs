@@ -48,6 +48,20 @@ pub enum Refusal {
         /// Epoch that is known.
         current: i16,
     },
+    /// While a transaction is open, all that its producer writes belongs to it.
+    #[error("producer {producer_id} has an open transaction and wrote outside of it")]
+    OutsideTransaction {
+        /// The producer.
+        producer_id: i64,
+    },
+    /// A newer coordinator has written a marker before.
+    #[error("a coordinator of epoch {epoch} ended a transaction, the current one is {current}")]
+    CoordinatorFenced {
+        /// Epoch in the marker.
+        epoch: i32,
+        /// Epoch that is known.
+        current: i32,
+    },
 }
 
 /// What is to be done with a batch that is not refused.
@@ -138,8 +152,13 @@ pub struct Producers {
 }
 
 impl Producers {
-    /// Judges a batch, which is not written yet.
-    pub fn check(&self, batch: &Header<'_>, origin: Origin) -> Result<Verdict, Refusal> {
+    /// Judges a batch, which is not written yet; `marker` is what a control batch says.
+    pub fn check(
+        &self,
+        batch: &Header<'_>,
+        marker: Option<&EndOfTransaction>,
+        origin: Origin,
+    ) -> Result<Verdict, Refusal> {
         if !batch.has_producer() {
             return Ok(Verdict::New);
         }
@@ -156,16 +175,40 @@ impl Producers {
                 current: producer.epoch,
             });
         }
-        if origin == Origin::Coordinator || batch.control() {
+        if let Some(EndOfTransaction {
+            coordinator_epoch: epoch,
+            ..
+        }) = marker
+            && *epoch < producer.coordinator_epoch
+        {
+            return Err(Refusal::CoordinatorFenced {
+                epoch: *epoch,
+                current: producer.coordinator_epoch,
+            });
+        }
+        if batch.control() {
             return Ok(Verdict::New);
         }
+        if origin == Origin::Client
+            && let Some(kept) = self.sequence(producer, batch)?
+        {
+            return Ok(Verdict::Duplicate(kept));
+        }
+        if producer.transaction_start.is_some() && !batch.transactional() {
+            return Err(Refusal::OutsideTransaction { producer_id });
+        }
+        Ok(Verdict::New)
+    }
+
+    /// Holds a batch's sequence against the one that is due; returns the batch that it repeats.
+    fn sequence(&self, producer: &Producer, batch: &Header<'_>) -> Result<Option<Kept>, Refusal> {
         let sequence = batch.base_sequence();
-        let expected = if epoch == producer.epoch {
+        let expected = if batch.producer_epoch() == producer.epoch {
             let again = producer.batches.iter().find(|kept| {
                 kept.last_sequence == batch.last_sequence() && kept.base_sequence() == sequence
             });
             if let Some(kept) = again {
-                return Ok(Verdict::Duplicate(*kept));
+                return Ok(Some(*kept));
             }
             producer
                 .batches
@@ -176,15 +219,33 @@ impl Producers {
         };
         if sequence != expected {
             return Err(Refusal::OutOfOrderSequence {
-                producer_id,
+                producer_id: batch.producer_id(),
                 sequence,
                 expected,
             });
         }
-        Ok(Verdict::New)
+        Ok(None)
     }
 
-    /// Notes a batch that is in the log at `base_offset`.
+    /// Returns the transaction that a marker at `offset` would end; nothing when none is open.
+    pub fn ending(
+        &self,
+        producer_id: i64,
+        marker: &EndOfTransaction,
+        offset: i64,
+    ) -> Option<Ended> {
+        let start = self.producers.get(&producer_id)?.transaction_start?;
+        let others = self.open.iter().find(|(_, id)| *id != producer_id);
+        Some(Ended {
+            producer_id,
+            first_offset: start,
+            last_offset: offset,
+            aborted: marker.marker == Marker::Abort,
+            stable_offset: others.map_or(offset + 1, |(first, _)| *first),
+        })
+    }
+
+    /// Notes a batch that is in the log at `base_offset`, and returns the transaction that it ended.
     ///
     /// `marker` is what a control batch says, which its header alone does not tell.
     pub fn apply(
@@ -192,11 +253,12 @@ impl Producers {
         batch: &Header<'_>,
         base_offset: i64,
         marker: Option<EndOfTransaction>,
-    ) {
+    ) -> Option<Ended> {
         if !batch.has_producer() {
-            return;
+            return None;
         }
         let producer_id = batch.producer_id();
+        let ended = marker.and_then(|marker| self.ending(producer_id, &marker, base_offset));
         if !self.producers.contains_key(&producer_id) && self.producers.len() >= PRODUCERS_MAX {
             self.forget_idlest();
         }
@@ -216,7 +278,7 @@ impl Producers {
                     self.open.remove(&(start, producer_id));
                 }
             }
-            return;
+            return ended;
         }
         if batch.base_sequence() >= 0 {
             producer.keep(Kept {
@@ -230,6 +292,7 @@ impl Producers {
             producer.transaction_start = Some(base_offset);
             self.open.insert((base_offset, producer_id));
         }
+        None
     }
 
     /// Forgets producers that were idle for `idle_max` ms and have no open transaction.
@@ -288,6 +351,21 @@ impl Producers {
         }
         self.producers.insert(producer_id, producer);
     }
+}
+
+/// A transaction whose marker is in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended {
+    /// Whose it was.
+    pub producer_id: i64,
+    /// Offset of its first record.
+    pub first_offset: i64,
+    /// Offset of its marker.
+    pub last_offset: i64,
+    /// Whether its records are to be dropped by readers of committed data.
+    pub aborted: bool,
+    /// All before this offset was decided once the marker was written.
+    pub stable_offset: i64,
 }
 
 /// What a control batch says.
@@ -352,7 +430,7 @@ mod tests {
             let number = |text: &str| text.parse::<i32>().expect("a number");
             let bytes = batch(7, number(epoch) as i16, number(sequence), number(count));
             let (batch, _) = Batch::split_first(&bytes).expect("whole");
-            told.push(match producers.check(&batch, Origin::Client) {
+            told.push(match producers.check(&batch, None, Origin::Client) {
                 Ok(Verdict::New) => {
                     producers.apply(&batch, next_offset, None);
                     next_offset += i64::from(number(count));
@@ -361,6 +439,7 @@ mod tests {
                 Ok(Verdict::Duplicate(kept)) => format!("again@{}", kept.base_offset()),
                 Err(Refusal::OutOfOrderSequence { expected, .. }) => format!("want:{expected}"),
                 Err(Refusal::InvalidEpoch { current, .. }) => format!("fenced:{current}"),
+                Err(other) => panic!("{other}"),
             });
         }
         assert_eq!(told.join(" "), expected);

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use kafka::record::{self, Batch, NO_TIMESTAMP, Record, Records};
 use tracing::error;
 
+use crate::aborted::{self, Aborted};
 use crate::checkpoint::Fence;
 use crate::disk;
 use crate::epochs::Epochs;
@@ -30,7 +31,12 @@ pub(crate) struct Shared {
     stable: AtomicI64,
     /// The next record's offset.
     end: AtomicI64,
+    /// First offset of the oldest transaction that is not decided, or [`DECIDED`].
+    undecided: AtomicI64,
 }
+
+/// There is no open transaction.
+const DECIDED: i64 = i64::MAX;
 
 #[derive(Debug)]
 pub(crate) struct State {
@@ -48,7 +54,13 @@ impl Shared {
             start: AtomicI64::new(start),
             stable: AtomicI64::new(end),
             end: AtomicI64::new(end),
+            undecided: AtomicI64::new(DECIDED),
         }
+    }
+
+    pub(crate) fn set_undecided(&self, from: Option<i64>) {
+        self.undecided
+            .store(from.unwrap_or(DECIDED), Ordering::Release);
     }
 
     pub(crate) fn state(&self) -> RwLockReadGuard<'_, State> {
@@ -150,6 +162,41 @@ impl Reader {
     /// Returns the offset that the next record gets.
     pub fn end_offset(&self) -> i64 {
         self.shared.end()
+    }
+
+    /// Returns the first offset of the oldest transaction that is not decided, `i64::MAX` when all are.
+    ///
+    /// A transaction is decided once its marker is on disk. Readers of committed data, and the cleaner,
+    /// stop there. Whoever wants the smaller of this and another limit asks for the other one first:
+    /// then no transaction that began meanwhile can come between.
+    pub fn undecided_from(&self) -> i64 {
+        self.shared.undecided.load(Ordering::Acquire)
+    }
+
+    /// Returns the aborted transactions that have records in `from..up_to`, in the order of their
+    /// markers; `up_to` is at most [`Reader::undecided_from`].
+    pub fn aborted(&self, from: i64, up_to: i64) -> Result<Vec<Aborted>, ReadError> {
+        // Most logs have no aborted transactions, and this is asked with each fetch.
+        let segments: Vec<Arc<Segment>> = {
+            let state = self.shared.state();
+            let first = state
+                .segments
+                .partition_point(|segment| segment.base() <= from)
+                .saturating_sub(1);
+            let telling = state.segments[first..].iter();
+            telling
+                .filter(|segment| segment.aborted.count() > 0)
+                .cloned()
+                .collect()
+        };
+        let mut found = Vec::new();
+        for segment in segments {
+            let done = aborted::collect(&segment, from, up_to, &mut found);
+            if self.checked(from, done.map_err(Failure::Disk))? {
+                break;
+            }
+        }
+        Ok(found)
     }
 
     /// Returns the bytes that all segments take.

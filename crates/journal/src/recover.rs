@@ -97,6 +97,12 @@ pub(crate) fn load(dir: &Path, config: &Config, now: i64) -> io::Result<Loaded> 
     let first = segments.partition_point(|segment| segment.base() < from.segment);
     for segment in &segments[..first] {
         rebuild::check_indexes(segment, &scan.fences, config, now)?;
+        let whole = Recovery {
+            position: segment.size(),
+            offset: OFFSET_MAX,
+            ..Recovery::start_of(segment.base())
+        };
+        rebuild::check_aborted(dir, &snapshots, &segments, &scan.fences, &whole)?;
         segment.release();
     }
     let (mut from, mut end) = (from, from.offset);
@@ -107,6 +113,7 @@ pub(crate) fn load(dir: &Path, config: &Config, now: i64) -> io::Result<Loaded> 
             from = Recovery::start_of(segment.base());
         }
         end = end.max(segment.base());
+        rebuild::check_aborted(dir, &snapshots, &segments, &scan.fences, &from)?;
         let next_base = segments.get(number + 1).map(|next| next.base());
         active = Some(scan.segment(segment, &from, &mut end, next_base)?);
     }

@@ -1,4 +1,4 @@
-//! One segment: a file of batches with its two indexes.
+//! One segment: a file of batches with its indexes.
 
 use std::fs::File;
 use std::io;
@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use kafka::record::{HEADER_LEN, Header, NO_TIMESTAMP};
 use tracing::warn;
 
+use crate::aborted;
 use crate::disk::{self, LazyFile};
 use crate::index::{self, Index};
 use crate::scan::{NEAR, Stop, Walk};
@@ -30,6 +31,8 @@ pub(crate) struct Segment {
     size: AtomicU64,
     pub(crate) offsets: Index<8>,
     pub(crate) times: Index<12>,
+    /// Transactions whose markers in this segment say that they were aborted.
+    pub(crate) aborted: Index<{ aborted::ENTRY }>,
     /// Latest timestamp, and the last offset of the batch that has it.
     max_timestamp: AtomicI64,
     max_timestamp_offset: AtomicI64,
@@ -75,6 +78,7 @@ impl Segment {
             size: AtomicU64::new(size),
             offsets: Index::open(path(dir, base, "index"))?,
             times: Index::open(path(dir, base, "timeindex"))?,
+            aborted: Index::open(path(dir, base, "txnindex"))?,
             max_timestamp: AtomicI64::new(NO_TIMESTAMP),
             max_timestamp_offset: AtomicI64::new(base),
             modified_ms: AtomicI64::new(modified_ms),
@@ -86,7 +90,7 @@ impl Segment {
 
     /// Creates a segment's files, empty.
     pub(crate) fn create(dir: &Path, base: i64, now: i64) -> io::Result<Segment> {
-        for extension in ["index", "timeindex"] {
+        for extension in ["index", "timeindex", "txnindex"] {
             disk::remove(&path(dir, base, extension))?;
         }
         let segment = Segment::open(dir, base, now)?;
@@ -134,13 +138,15 @@ impl Segment {
         self.log.release();
         self.offsets.release();
         self.times.release();
+        self.aborted.release();
     }
 
     /// Removes all files. Readers that hold them open go on.
     pub(crate) fn remove(&self) -> io::Result<()> {
         disk::remove(self.log.path())?;
         disk::remove(self.offsets.path())?;
-        disk::remove(self.times.path())
+        disk::remove(self.times.path())?;
+        disk::remove(self.aborted.path())
     }
 
     /// Returns the latest timestamp and the last offset of the batch that has it.

@@ -6,8 +6,8 @@ use std::time::Duration;
 use journal::ReadError;
 use kafka::error::ErrorCode;
 use kafka::messages::fetch::{
-    EpochEndOffset, FetchPartition, FetchRequest, FetchResponse, FetchableTopicResponse,
-    PartitionData,
+    AbortedTransaction, EpochEndOffset, FetchPartition, FetchRequest, FetchResponse,
+    FetchableTopicResponse, PartitionData,
 };
 use kafka::record::batches;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
@@ -17,7 +17,7 @@ use tracing::error;
 
 use super::offsets::check_epoch;
 use crate::dispatch::Call;
-use crate::partition::Partition;
+use crate::partition::{Isolation, Partition};
 use crate::topic::Topic;
 
 /// Longest wait for more records, whatever the client wants.
@@ -92,6 +92,7 @@ fn response_bytes(response: &FetchResponse) -> usize {
 struct Asked {
     topics: Vec<AskedTopic>,
     bytes_max: usize,
+    isolation: Isolation,
 }
 
 struct AskedTopic {
@@ -134,6 +135,7 @@ impl Asked {
             }
         });
         Self {
+            isolation: Isolation::from_number(request.isolation_level),
             topics: topics.collect(),
             bytes_max: usize::try_from(request.max_bytes)
                 .unwrap_or(0)
@@ -160,7 +162,7 @@ impl Asked {
     fn expected(&self) -> usize {
         let mut expected: usize = 0;
         for (asked, partition) in self.partitions() {
-            if partition.high_water() > asked.fetch_offset {
+            if partition.readable(self.isolation) > asked.fetch_offset {
                 let most = usize::try_from(asked.partition_max_bytes).unwrap_or(0);
                 let there = usize::try_from(partition.size()).unwrap_or(usize::MAX);
                 expected = expected.saturating_add(most.min(there));
@@ -220,7 +222,7 @@ impl Asked {
             let mut answer = topic.answer.clone();
             for (asked, found) in &topic.partitions {
                 let read = match found {
-                    Ok(partition) => read_one(call, partition, asked, left, empty),
+                    Ok(partition) => self.read_one(call, partition, asked, left, empty),
                     Err(code) => Err(*code),
                 };
                 let data = read.unwrap_or_else(|code| {
@@ -242,6 +244,76 @@ impl Asked {
         (response, failed)
     }
 
+    fn read_one(
+        &self,
+        call: &Call,
+        partition: &Partition,
+        asked: &FetchPartition,
+        left: usize,
+        min_one: bool,
+    ) -> Result<PartitionData, ErrorCode> {
+        if partition.is_gone() {
+            return Err(ErrorCode::UnknownTopicOrPartition);
+        }
+        // In this order, so that none of them overtakes the next.
+        let last_stable = partition.last_stable();
+        let high_water = partition.high_water();
+        let committed = self.isolation == Isolation::ReadCommitted;
+        let mut data = PartitionData {
+            partition_index: asked.partition,
+            high_watermark: high_water,
+            last_stable_offset: last_stable,
+            log_start_offset: partition.start(),
+            aborted_transactions: committed.then(Vec::new),
+            records: Some(bytes::Bytes::new()),
+            ..PartitionData::default()
+        };
+        if asked.last_fetched_epoch >= 0 {
+            let (epoch, end_offset) = partition
+                .epoch_end(asked.last_fetched_epoch)
+                .ok_or(ErrorCode::OffsetOutOfRange)?;
+            if epoch < asked.last_fetched_epoch || end_offset < asked.fetch_offset {
+                data.diverging_epoch = EpochEndOffset { epoch, end_offset };
+                return Ok(data);
+            }
+        }
+        let most = usize::try_from(asked.partition_max_bytes)
+            .unwrap_or(0)
+            .min(left);
+        let up_to = if committed { last_stable } else { high_water };
+        let read = || {
+            let slice = partition.read_up_to(asked.fetch_offset, most, min_one, up_to)?;
+            let aborted = match committed && !slice.bytes.is_empty() {
+                true => partition.aborted(asked.fetch_offset, slice.next_offset)?,
+                false => Vec::new(),
+            };
+            Ok((slice, aborted))
+        };
+        match read() {
+            Ok((slice, aborted)) => {
+                data.records = Some(slice.bytes);
+                let aborted = aborted.iter().map(|aborted| AbortedTransaction {
+                    producer_id: aborted.producer_id,
+                    first_offset: aborted.first_offset,
+                });
+                if let Some(told) = &mut data.aborted_transactions {
+                    told.extend(aborted);
+                }
+                Ok(data)
+            }
+            Err(ReadError::OutOfRange { .. }) => Err(ErrorCode::OffsetOutOfRange),
+            Err(ReadError::Damaged { from, to }) => {
+                error!(topic = %partition.topic, partition = partition.index, from, to,
+                    client = %call.client_id, "records are damaged on disk; a client may go on after them");
+                Err(ErrorCode::CorruptMessage)
+            }
+            Err(ReadError::Disk(cause)) => {
+                error!(topic = %partition.topic, partition = partition.index, error = %cause, "could not read");
+                Err(ErrorCode::KafkaStorageError)
+            }
+        }
+    }
+
     fn count(&self, response: &FetchResponse) {
         for (asked, answer) in self.topics.iter().zip(&response.responses) {
             let Some(topic) = &asked.topic else { continue };
@@ -256,56 +328,6 @@ impl Asked {
                     .sum();
                 topic.counters.fetched(records.len(), count);
             }
-        }
-    }
-}
-
-fn read_one(
-    call: &Call,
-    partition: &Partition,
-    asked: &FetchPartition,
-    left: usize,
-    min_one: bool,
-) -> Result<PartitionData, ErrorCode> {
-    if partition.is_gone() {
-        return Err(ErrorCode::UnknownTopicOrPartition);
-    }
-    let high_water = partition.high_water();
-    let mut data = PartitionData {
-        partition_index: asked.partition,
-        high_watermark: high_water,
-        last_stable_offset: high_water,
-        log_start_offset: partition.start(),
-        aborted_transactions: None,
-        records: Some(bytes::Bytes::new()),
-        ..PartitionData::default()
-    };
-    if asked.last_fetched_epoch >= 0 {
-        let (epoch, end_offset) = partition
-            .epoch_end(asked.last_fetched_epoch)
-            .ok_or(ErrorCode::OffsetOutOfRange)?;
-        if epoch < asked.last_fetched_epoch || end_offset < asked.fetch_offset {
-            data.diverging_epoch = EpochEndOffset { epoch, end_offset };
-            return Ok(data);
-        }
-    }
-    let most = usize::try_from(asked.partition_max_bytes)
-        .unwrap_or(0)
-        .min(left);
-    match partition.read(asked.fetch_offset, most, min_one) {
-        Ok(slice) => {
-            data.records = Some(slice.bytes);
-            Ok(data)
-        }
-        Err(ReadError::OutOfRange { .. }) => Err(ErrorCode::OffsetOutOfRange),
-        Err(ReadError::Damaged { from, to }) => {
-            error!(topic = %partition.topic, partition = partition.index, from, to,
-                client = %call.client_id, "records are damaged on disk; a client may go on after them");
-            Err(ErrorCode::CorruptMessage)
-        }
-        Err(ReadError::Disk(cause)) => {
-            error!(topic = %partition.topic, partition = partition.index, error = %cause, "could not read");
-            Err(ErrorCode::KafkaStorageError)
         }
     }
 }

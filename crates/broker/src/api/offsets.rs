@@ -20,7 +20,7 @@ use tokio::task::spawn_blocking;
 use tracing::error;
 
 use crate::dispatch::Call;
-use crate::partition::Partition;
+use crate::partition::{Isolation, Partition};
 
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
@@ -51,12 +51,13 @@ fn find(call: &Call, topic: &str, index: i32) -> Result<Arc<Partition>, ErrorCod
 }
 
 pub(crate) async fn list(call: Call, request: ListOffsetsRequest) -> ListOffsetsResponse {
+    let isolation = Isolation::from_number(request.isolation_level);
     let mut topics = Vec::with_capacity(request.topics.len());
     for asked in request.topics {
         let mut partitions = Vec::with_capacity(asked.partitions.len());
         for one in asked.partitions {
             let index = one.partition_index;
-            let found = list_one(&call, &asked.name, one).await;
+            let found = list_one(&call, &asked.name, one, isolation).await;
             partitions.push(found.unwrap_or_else(|code| ListOffsetsPartitionResponse {
                 partition_index: index,
                 error_code: code.code(),
@@ -78,6 +79,7 @@ async fn list_one(
     call: &Call,
     topic: &str,
     asked: ListOffsetsPartition,
+    isolation: Isolation,
 ) -> Result<ListOffsetsPartitionResponse, ErrorCode> {
     let partition = find(call, topic, asked.partition_index)?;
     check_epoch(call, asked.current_leader_epoch)?;
@@ -91,7 +93,7 @@ async fn list_one(
         ..nothing.clone()
     };
     let by_time = match asked.timestamp {
-        LATEST => return Ok(at(partition.high_water(), call.core().node.epoch())),
+        LATEST => return Ok(at(partition.readable(isolation), call.core().node.epoch())),
         EARLIEST | EARLIEST_LOCAL => {
             let start = partition.start();
             let epoch = partition
@@ -105,9 +107,10 @@ async fn list_one(
         _ => return Err(ErrorCode::UnsupportedVersion),
     };
     let name = partition.topic.clone();
+    let up_to = partition.readable(isolation);
     let found = spawn_blocking(move || match by_time {
-        Some(timestamp) => partition.at_time(timestamp),
-        None => partition.latest(),
+        Some(timestamp) => partition.at_time(timestamp, up_to),
+        None => Ok(partition.latest()?.filter(|found| found.offset < up_to)),
     });
     match found.await {
         Ok(Ok(None)) => Ok(nothing),

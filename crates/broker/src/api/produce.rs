@@ -277,6 +277,8 @@ fn code_of(rejected: &Rejected) -> ErrorCode {
         Rejected::TooLarge { .. } => ErrorCode::MessageTooLarge,
         Rejected::OutOfOrder => ErrorCode::OutOfOrderSequenceNumber,
         Rejected::InvalidEpoch => ErrorCode::InvalidProducerEpoch,
+        Rejected::OutsideTransaction => ErrorCode::InvalidTxnState,
+        Rejected::CoordinatorFenced => ErrorCode::TransactionCoordinatorFenced,
         Rejected::Disk => ErrorCode::KafkaStorageError,
         Rejected::Gone => ErrorCode::UnknownTopicOrPartition,
     }

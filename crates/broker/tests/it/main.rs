@@ -8,3 +8,4 @@ mod produces;
 mod restarts;
 mod stage;
 mod topics;
+mod transactions;

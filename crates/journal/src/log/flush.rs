@@ -98,6 +98,11 @@ impl Log {
         self.names_dirty.retain(|(number, _)| *number > flush.names);
         self.shared
             .set_stable(self.shared.stable().max(flush.up_to));
+        if !self.ended.is_empty() {
+            let stable = self.shared.stable();
+            self.ended.retain(|_, last| *last >= stable);
+            self.note_undecided();
+        }
         if self.since_checkpoint >= CHECKPOINT_BYTES
             && self.shared.stable() == self.shared.end()
             && let Err(error) = self.checkpoint()
@@ -136,7 +141,8 @@ impl Log {
 
     fn sync_indexes(&self) -> io::Result<()> {
         self.active.segment.offsets.sync()?;
-        self.active.segment.times.sync()
+        self.active.segment.times.sync()?;
+        self.active.segment.aborted.sync()
     }
 
     fn snapshot(&mut self) -> io::Result<()> {
@@ -165,6 +171,7 @@ impl Log {
             offset: self.shared.end(),
             offsets: segment.offsets.count(),
             times: segment.times.count(),
+            aborted: segment.aborted.count(),
         }
     }
 

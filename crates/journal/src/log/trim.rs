@@ -154,10 +154,12 @@ impl Log {
         }
         self.active = loaded.active;
         self.producers = loaded.producers;
+        self.ended.clear();
         self.snapshots = loaded.snapshots;
         self.checkpoint = loaded.checkpoint;
         self.shared.set_end(loaded.end);
         self.shared.set_stable(loaded.end);
+        self.note_undecided();
         self.note_names(dir);
         self.dirty = false;
         self.uncut = false;

@@ -8,6 +8,7 @@ use tracing::{error, info, warn};
 
 use super::Report;
 use super::rebuild::{self, Candidate};
+use crate::aborted;
 use crate::active::Active;
 use crate::checkpoint::{Fence, Recovery};
 use crate::config::Config;
@@ -56,7 +57,10 @@ impl Scan<'_> {
                         self.epochs
                             .assign(header.leader_epoch(), header.base_offset());
                     }
-                    rebuild::apply(&mut self.producers, &header, segment, at)?;
+                    let ended = rebuild::apply(&mut self.producers, &header, segment, at)?;
+                    if let Some(ended) = ended.filter(|ended| ended.aborted) {
+                        aborted::push(&segment.aborted, ended.into())?;
+                    }
                     *end = header.next_offset();
                     let next = at + header.size() as u64;
                     self.report.scanned_bytes += next - at;

@@ -8,12 +8,13 @@ use std::sync::Arc;
 use kafka::record::{Batch, Header};
 use tracing::warn;
 
+use crate::aborted;
 use crate::active::Active;
 use crate::checkpoint::{Fence, Recovery};
 use crate::config::Config;
 use crate::disk;
 use crate::index::read_offset_entry;
-use crate::producer::{EndOfTransaction, Producers, snapshot};
+use crate::producer::{EndOfTransaction, Ended, Producers, snapshot};
 use crate::scan::{FAR, Stop, Walk};
 use crate::segment::{Place, Segment};
 
@@ -73,9 +74,22 @@ pub(super) fn producers(
         snapshots.remove(&offset);
     }
     let (from, mut producers) = found.unwrap_or_default();
-    if from >= to.offset {
-        return Ok((producers, snapshots));
+    if from < to.offset {
+        replay(&mut producers, from, segments, fences, to, |_, _| Ok(()))?;
     }
+    Ok((producers, snapshots))
+}
+
+/// Applies what was appended from the offset `from` up to `to`, and shows each transaction that ended, with
+/// the base offset of the segment that has its marker.
+fn replay(
+    producers: &mut Producers,
+    from: i64,
+    segments: &[Arc<Segment>],
+    fences: &[Fence],
+    to: &Recovery,
+    mut show: impl FnMut(i64, Ended) -> io::Result<()>,
+) -> io::Result<()> {
     let first = segments
         .partition_point(|segment| segment.base() <= from)
         .saturating_sub(1);
@@ -89,24 +103,60 @@ pub(super) fn producers(
             segment.size()
         };
         walk(segment, fences, end, |header, position| {
-            if header.base_offset() >= from {
-                apply(&mut producers, header, segment, position)?;
+            if header.base_offset() >= from
+                && let Some(ended) = apply(producers, header, segment, position)?
+            {
+                show(segment.base(), ended)?;
             }
             Ok(())
         })?;
     }
-    Ok((producers, snapshots))
+    Ok(())
 }
 
-/// Notes a batch of a segment in the producers' state.
+/// Builds the index of aborted transactions of the segment at `to` anew, for the markers before `to`, if it
+/// cannot be the one that was written with the segment; `entries` is how many it has at least.
+pub(super) fn check_aborted(
+    dir: &Path,
+    snapshots: &BTreeSet<i64>,
+    segments: &[Arc<Segment>],
+    fences: &[Fence],
+    to: &Recovery,
+) -> io::Result<()> {
+    let Some(segment) = segments.iter().find(|one| one.base() == to.segment) else {
+        return Ok(());
+    };
+    aborted::cut(&segment.aborted, to.offset)?;
+    if segment.aborted.count() >= to.aborted && aborted::sane(&segment.aborted, to)? {
+        return Ok(());
+    }
+    warn!(path = %segment.aborted.path().display(), "an index is lost, building it anew");
+    segment.aborted.truncate(0)?;
+    let mut from = (0, Producers::default());
+    for offset in snapshots.range(..=to.segment).rev() {
+        if let Some(producers) = snapshot::read(&snapshot::path(dir, *offset))? {
+            from = (*offset, producers);
+            break;
+        }
+    }
+    let (from, mut producers) = from;
+    replay(&mut producers, from, segments, fences, to, |base, ended| {
+        if base == to.segment && ended.aborted {
+            aborted::push(&segment.aborted, ended.into())?;
+        }
+        Ok(())
+    })
+}
+
+/// Notes a batch of a segment in the producers' state, and returns the transaction that it ended.
 pub(super) fn apply(
     producers: &mut Producers,
     header: &Header<'_>,
     segment: &Segment,
     position: u64,
-) -> io::Result<()> {
+) -> io::Result<Option<Ended>> {
     if !header.has_producer() {
-        return Ok(());
+        return Ok(None);
     }
     let marker = if header.control() {
         let bytes = segment.read(&Place::new(header, position))?;
@@ -116,8 +166,7 @@ pub(super) fn apply(
     } else {
         None
     };
-    producers.apply(header, header.base_offset(), marker);
-    Ok(())
+    Ok(producers.apply(header, header.base_offset(), marker))
 }
 
 /// Builds the indexes of a closed segment anew if they cannot be those that were written with it.

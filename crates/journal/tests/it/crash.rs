@@ -4,8 +4,8 @@ use std::fs;
 use std::path::PathBuf;
 
 use journal::producer::{EndOfTransaction, Origin, Producers};
-use journal::{Config, Log, ReadError, Reader};
-use kafka::record::{self, Batch};
+use journal::{Aborted, Config, Log, ReadError, Reader};
+use kafka::record::{self, Batch, Marker};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
@@ -216,10 +216,15 @@ fn a_batch_hidden_in_a_torn_record_is_not_found() {
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// Appends a batch of so many records, of this producer if it is not 0.
+    /// Appends a batch of so many records, of this producer if it is not 0; 3 and 4 write in transactions.
     Append {
         records: usize,
         producer: i64,
+    },
+    /// Ends a transaction of this producer, if one is open or not.
+    End {
+        producer: i64,
+        commit: bool,
     },
     Flush,
     Roll,
@@ -249,7 +254,8 @@ fn some_crash() -> impl Strategy<Value = Crash> {
 
 fn some_steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
-        12 => (1..6usize, 0..3i64).prop_map(|(records, producer)| Step::Append { records, producer }),
+        12 => (1..6usize, 0..5i64).prop_map(|(records, producer)| Step::Append { records, producer }),
+        4 => (3..5i64, any::<bool>()).prop_map(|(producer, commit)| Step::End { producer, commit }),
         3 => Just(Step::Flush),
         1 => Just(Step::Roll),
         1 => Just(Step::Close),
@@ -268,7 +274,7 @@ struct Model {
     flushed: i64,
     /// Bytes of the newest segment that were flushed.
     flushed_size: u64,
-    sequences: [i32; 3],
+    sequences: [i32; 5],
     written: usize,
 }
 
@@ -304,7 +310,10 @@ impl Model {
                     0 => batch(&slices),
                     id => {
                         let sequence = &mut self.sequences[*id as usize];
-                        let bytes = of_producer(*id, 0, *sequence, &slices);
+                        let bytes = match id {
+                            1 | 2 => of_producer(*id, 0, *sequence, &slices),
+                            _ => of_transaction(*id, 0, *sequence, &slices),
+                        };
                         *sequence += *records as i32;
                         bytes
                     }
@@ -321,6 +330,23 @@ impl Model {
                 self.values.extend(values.into_iter().map(Some));
                 if self.home.names(".log").len() > segments {
                     // The roll flushed all before.
+                    self.flushed = before;
+                    self.flushed_size = 0;
+                }
+            }
+            Step::End { producer, commit } => {
+                let segments = self.home.names(".log").len();
+                let before = self.log().end_offset();
+                let marker = if *commit {
+                    Marker::Commit
+                } else {
+                    Marker::Abort
+                };
+                end(self.log(), marker, *producer, 0);
+                self.values.truncate(before as usize);
+                self.values.resize(before as usize, None);
+                self.values.push(Some(format!("{marker:?}")));
+                if self.home.names(".log").len() > segments {
                     self.flushed = before;
                     self.flushed_size = 0;
                 }
@@ -355,6 +381,11 @@ impl Model {
         if let Some((at, cut)) = &crash.index {
             hit(&self.newest(".index"), 0, at, *cut);
             hit(&self.newest(".timeindex"), 0, at, !*cut);
+            // Nothing tells whether its bytes are right, but lost ones are noticed.
+            let aborted = self.newest(".log").with_extension("txnindex");
+            if aborted.exists() {
+                hit(&aborted, 0, at, true);
+            }
         }
     }
 
@@ -365,7 +396,7 @@ impl Model {
         self.check(&log);
         assert_eq!(log.stable_offset(), end);
         // Producers go on from what the log still knows of them.
-        for id in [1, 2] {
+        for id in 1..5 {
             let known = log
                 .producers()
                 .get(id)
@@ -380,12 +411,20 @@ impl Model {
 
     fn check(&mut self, log: &Log) {
         let mut seen = Producers::default();
+        let mut aborted = Vec::new();
         let lost = scan(&log.reader(), |batch| {
-            seen.apply(batch, batch.base_offset(), EndOfTransaction::read(batch));
+            let marker = EndOfTransaction::read(batch).filter(|_| batch.control());
+            let ended = seen.apply(batch, batch.base_offset(), marker);
+            if let Some(ended) = ended.filter(|ended| ended.aborted) {
+                aborted.push(Aborted::from(ended));
+            }
             let records = record::Records::read(batch, 10_000).expect("plain");
             for item in &records {
                 let item = item.expect("readable");
-                let value = String::from_utf8_lossy(item.value.expect("a value")).into_owned();
+                let value = match marker {
+                    Some(end) => format!("{:?}", end.marker),
+                    None => String::from_utf8_lossy(item.value.expect("a value")).into_owned(),
+                };
                 assert_eq!(self.values[item.offset as usize].as_ref(), Some(&value));
             }
         });
@@ -400,6 +439,11 @@ impl Model {
             *value = None;
         }
         assert_eq!(log.producers(), &seen);
+        let reader = log.reader();
+        let told = reader.aborted(reader.start_offset(), i64::MAX);
+        assert_eq!(told.expect("readable"), aborted);
+        let open = seen.first_unstable_offset().unwrap_or(i64::MAX);
+        assert_eq!(reader.undecided_from(), open);
     }
 }
 
@@ -463,7 +507,7 @@ proptest! {
             values: Vec::new(),
             flushed: 0,
             flushed_size: 0,
-            sequences: [0; 3],
+            sequences: [0; 5],
             written: 0,
         };
         for step in &steps {

@@ -7,4 +7,5 @@ mod full;
 mod hostile;
 mod read;
 mod support;
+mod transactions;
 mod trim;

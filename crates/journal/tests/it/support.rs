@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use journal::producer::Origin;
 use journal::{Appended, Config, Log, Reader, Report};
 use kafka::compress::Compression;
-use kafka::record::{self, BatchBuilder, NewRecord, Producer, Records};
+use kafka::record::{self, BatchBuilder, Marker, NewRecord, Producer, Records};
 use tempfile::TempDir;
 
 pub(crate) const NOW: i64 = 1_700_000_000_000;
@@ -79,6 +79,23 @@ pub(crate) fn of_producer(id: i64, epoch: i16, base_sequence: i32, values: &[&st
         base_sequence,
     };
     fill(BatchBuilder::default().producer(producer), NOW, values)
+}
+
+pub(crate) fn of_transaction(id: i64, epoch: i16, base_sequence: i32, values: &[&str]) -> Vec<u8> {
+    let producer = Producer {
+        id,
+        epoch,
+        base_sequence,
+    };
+    let builder = BatchBuilder::default().producer(producer).transactional();
+    fill(builder, NOW, values)
+}
+
+/// Ends a transaction, without a flush.
+#[track_caller]
+pub(crate) fn end(log: &mut Log, marker: Marker, id: i64, epoch: i16) -> Appended {
+    log.append(&marker.batch(id, epoch, 0, NOW), NOW, Origin::Coordinator)
+        .expect("appended")
 }
 
 fn fill(mut builder: BatchBuilder, timestamp: i64, values: &[&str]) -> Vec<u8> {
