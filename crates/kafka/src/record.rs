@@ -64,6 +64,12 @@ pub enum Error {
         /// What stands in the magic byte.
         magic: i8,
     },
+    /// A producer's batch does not count its offsets from 0.
+    #[error("the batch begins at offset {offset}, producers count from 0")]
+    BaseOffset {
+        /// What stands in the header.
+        offset: i64,
+    },
     /// The length field cannot be right.
     #[error("batch length {length} is impossible")]
     Length {

@@ -333,11 +333,15 @@ impl Asked {
 }
 
 fn refused(asked: &FetchPartition, code: ErrorCode) -> PartitionData {
+    let missing = matches!(
+        code,
+        ErrorCode::UnknownTopicOrPartition | ErrorCode::UnknownTopicId
+    );
     PartitionData {
         partition_index: asked.partition,
         error_code: code.code(),
         high_watermark: -1,
-        aborted_transactions: None,
+        aborted_transactions: missing.then(Vec::new),
         records: Some(bytes::Bytes::new()),
         ..PartitionData::default()
     }

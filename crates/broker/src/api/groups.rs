@@ -27,6 +27,7 @@ use crate::group::terms::{Join, Joined, Refusal, State, Sync, Synced};
 use crate::node::NODE_ID;
 
 const KEY_TYPE_GROUP: i8 = 0;
+const KEY_TYPE_TRANSACTION: i8 = 1;
 /// Most that a member may tell about itself, and most that a leader may assign: it stays in memory.
 const MEMBER_BYTES_MAX: usize = 1 << 20;
 const ASSIGNMENTS_BYTES_MAX: usize = 16 << 20;
@@ -63,10 +64,11 @@ fn code<T>(result: &Result<T, Refusal>) -> i16 {
 pub(crate) async fn find(call: Call, request: FindCoordinatorRequest) -> FindCoordinatorResponse {
     let (error, message) = match request.key_type {
         KEY_TYPE_GROUP => (ErrorCode::None, None),
-        _ => {
+        KEY_TYPE_TRANSACTION => {
             let why = "only consumer groups have a coordinator here".to_owned();
             (ErrorCode::UnsupportedVersion, Some(why))
         }
+        _ => (ErrorCode::InvalidRequest, None),
     };
     let reached = &call.client.reached;
     let (node_id, host, port) = match error {
@@ -193,7 +195,9 @@ pub(crate) async fn sync(call: Call, request: SyncGroupRequest) -> SyncGroupResp
         .iter()
         .map(|(_, assignment)| assignment.len())
         .sum();
-    let answer = if size > ASSIGNMENTS_BYTES_MAX {
+    let answer = if request.group_id.is_empty() {
+        Err(Refusal::InvalidGroupId)
+    } else if size > ASSIGNMENTS_BYTES_MAX {
         Err(Refusal::TooLarge)
     } else {
         tokio::select! {
@@ -220,12 +224,15 @@ pub(crate) async fn sync(call: Call, request: SyncGroupRequest) -> SyncGroupResp
 }
 
 pub(crate) async fn heartbeat(call: Call, request: HeartbeatRequest) -> HeartbeatResponse {
-    let result = call.core().groups.heartbeat(
-        &request.group_id,
-        &request.member_id,
-        request.group_instance_id.as_deref(),
-        request.generation_id,
-    );
+    let result = match request.group_id.is_empty() {
+        true => Err(Refusal::InvalidGroupId),
+        false => call.core().groups.heartbeat(
+            &request.group_id,
+            &request.member_id,
+            request.group_instance_id.as_deref(),
+            request.generation_id,
+        ),
+    };
     HeartbeatResponse {
         error_code: code(&result),
         ..HeartbeatResponse::default()
@@ -233,6 +240,12 @@ pub(crate) async fn heartbeat(call: Call, request: HeartbeatRequest) -> Heartbea
 }
 
 pub(crate) async fn leave(call: Call, request: LeaveGroupRequest) -> LeaveGroupResponse {
+    if request.group_id.is_empty() {
+        return LeaveGroupResponse {
+            error_code: ErrorCode::InvalidGroupId.code(),
+            ..LeaveGroupResponse::default()
+        };
+    }
     let single = call.version < 3;
     let members = if single {
         vec![MemberIdentity {

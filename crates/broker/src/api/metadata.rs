@@ -1,5 +1,6 @@
 //! Who we are and what topics there are: Metadata, DescribeCluster, DescribeTopicPartitions.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use kafka::error::ErrorCode;
@@ -26,6 +27,8 @@ const TOPIC_OPERATIONS: i32 =
     1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 10 | 1 << 11;
 /// Create, alter, describe, cluster action, describe configs, alter configs, idempotent write.
 const CLUSTER_OPERATIONS: i32 = 1 << 5 | 1 << 7 | 1 << 8 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 12;
+/// The endpoint type of controllers; that of brokers is 1.
+const CONTROLLERS: i8 = 2;
 /// What stands for "not asked".
 const NOT_ASKED: i32 = i32::MIN;
 
@@ -36,7 +39,11 @@ pub(crate) async fn metadata(call: Call, request: MetadataRequest) -> MetadataRe
     let topics = match request.topics {
         Some(topics) if !everything(&topics) => {
             let mut answers = Vec::with_capacity(topics.len());
+            let mut told = HashSet::new();
             for topic in topics {
+                if !told.insert((topic.name.clone(), topic.topic_id)) {
+                    continue;
+                }
                 let create = request.allow_auto_topic_creation;
                 answers.push(wanted(&call, topic, create, topic_operations).await);
             }
@@ -146,10 +153,13 @@ pub(crate) async fn cluster(
 ) -> DescribeClusterResponse {
     let asked = request.include_cluster_authorized_operations;
     if request.endpoint_type != 1 {
+        let code = match request.endpoint_type {
+            CONTROLLERS => ErrorCode::MismatchedEndpointType,
+            _ => ErrorCode::UnsupportedEndpointType,
+        };
         return DescribeClusterResponse {
-            error_code: ErrorCode::UnsupportedEndpointType.code(),
+            error_code: code.code(),
             error_message: Some("only the endpoints of brokers are known here".into()),
-            endpoint_type: request.endpoint_type,
             cluster_authorized_operations: NOT_ASKED,
             ..DescribeClusterResponse::default()
         };
@@ -174,7 +184,8 @@ pub(crate) async fn partitions(
     request: described::DescribeTopicPartitionsRequest,
 ) -> described::DescribeTopicPartitionsResponse {
     let core = call.core();
-    let mut names: Vec<String> = if request.topics.is_empty() {
+    let asked_for_all = request.topics.is_empty();
+    let mut names: Vec<String> = if asked_for_all {
         let all = core.topics.all();
         all.iter().map(|topic| topic.name.to_string()).collect()
     } else {
@@ -182,6 +193,20 @@ pub(crate) async fn partitions(
     };
     names.sort();
     names.dedup();
+    if let Some(cursor) = &request.cursor
+        && (cursor.partition_index < 0 || !asked_for_all && !names.contains(&cursor.topic_name))
+    {
+        let refused = |name| described::DescribeTopicPartitionsResponseTopic {
+            error_code: ErrorCode::InvalidRequest.code(),
+            name: Some(name),
+            topic_authorized_operations: NOT_ASKED,
+            ..described::DescribeTopicPartitionsResponseTopic::default()
+        };
+        return described::DescribeTopicPartitionsResponse {
+            topics: names.into_iter().map(refused).collect(),
+            ..described::DescribeTopicPartitionsResponse::default()
+        };
+    }
     let from = request.cursor.unwrap_or_default();
     let mut left = usize::try_from(request.response_partition_limit)
         .unwrap_or(0)
@@ -201,6 +226,7 @@ pub(crate) async fn partitions(
                 .push(described::DescribeTopicPartitionsResponseTopic {
                     error_code: ErrorCode::UnknownTopicOrPartition.code(),
                     name: Some(name),
+                    topic_authorized_operations: TOPIC_OPERATIONS,
                     ..described::DescribeTopicPartitionsResponseTopic::default()
                 });
             continue;

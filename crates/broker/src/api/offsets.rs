@@ -1,5 +1,6 @@
 //! Where partitions begin and end: ListOffsets, OffsetForLeaderEpoch, DeleteRecords.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use journal::CutError;
@@ -28,6 +29,17 @@ const MAX_TIMESTAMP: i64 = -3;
 const EARLIEST_LOCAL: i64 = -4;
 const LATEST_TIERED: i64 = -5;
 
+/// Returns the first version of ListOffsets that knows this special timestamp.
+fn known_from(timestamp: i64) -> Option<i16> {
+    match timestamp {
+        EARLIEST.. => Some(1),
+        MAX_TIMESTAMP => Some(7),
+        EARLIEST_LOCAL => Some(8),
+        LATEST_TIERED => Some(9),
+        _ => None,
+    }
+}
+
 /// Compares the leader epoch that a client knows with ours; -1 is a client that does not say.
 pub(crate) fn check_epoch(call: &Call, known: i32) -> Result<(), ErrorCode> {
     let ours = call.core().node.epoch();
@@ -55,9 +67,17 @@ pub(crate) async fn list(call: Call, request: ListOffsetsRequest) -> ListOffsets
     let mut topics = Vec::with_capacity(request.topics.len());
     for asked in request.topics {
         let mut partitions = Vec::with_capacity(asked.partitions.len());
+        let mut times: HashMap<i32, usize> = HashMap::new();
+        for one in &asked.partitions {
+            *times.entry(one.partition_index).or_default() += 1;
+        }
         for one in asked.partitions {
             let index = one.partition_index;
-            let found = list_one(&call, &asked.name, one, isolation).await;
+            let found = match times.remove(&index) {
+                None => continue, // told already
+                Some(1) => list_one(&call, &asked.name, one, isolation).await,
+                Some(_) => Err(ErrorCode::InvalidRequest),
+            };
             partitions.push(found.unwrap_or_else(|code| ListOffsetsPartitionResponse {
                 partition_index: index,
                 error_code: code.code(),
@@ -82,6 +102,9 @@ async fn list_one(
     isolation: Isolation,
 ) -> Result<ListOffsetsPartitionResponse, ErrorCode> {
     let partition = find(call, topic, asked.partition_index)?;
+    if known_from(asked.timestamp).is_none_or(|from| call.version < from) {
+        return Err(ErrorCode::UnsupportedVersion);
+    }
     check_epoch(call, asked.current_leader_epoch)?;
     let nothing = ListOffsetsPartitionResponse {
         partition_index: asked.partition_index,
@@ -103,8 +126,7 @@ async fn list_one(
         }
         LATEST_TIERED => return Ok(nothing),
         MAX_TIMESTAMP => None,
-        timestamp if timestamp >= 0 => Some(timestamp),
-        _ => return Err(ErrorCode::UnsupportedVersion),
+        timestamp => Some(timestamp),
     };
     let name = partition.topic.clone();
     let up_to = partition.readable(isolation);
@@ -141,7 +163,8 @@ pub(crate) async fn epochs(
             if wanted == ours {
                 return Ok((ours, partition.end()));
             }
-            let known = (wanted < ours)
+            let known = (0..ours)
+                .contains(&wanted)
                 .then(|| partition.epoch_end(wanted))
                 .flatten();
             Ok(known.unwrap_or((-1, -1)))

@@ -51,6 +51,18 @@ enum State {
 struct Refused {
     code: ErrorCode,
     message: Option<String>,
+    /// Where the log begins, when it was the log that refused; else -1.
+    log_start: i64,
+}
+
+impl Refused {
+    fn new(code: ErrorCode, message: String) -> Self {
+        Refused {
+            code,
+            message: Some(message),
+            log_start: -1,
+        }
+    }
 }
 
 impl From<ErrorCode> for Refused {
@@ -58,6 +70,7 @@ impl From<ErrorCode> for Refused {
         Refused {
             code,
             message: None,
+            log_start: -1,
         }
     }
 }
@@ -125,7 +138,7 @@ impl Context<'_> {
             .partition(data.index)
             .ok_or(ErrorCode::UnknownTopicOrPartition)?;
         let batches = data.records.unwrap_or_default();
-        let records = self.check(topic, &batches)?;
+        let records = self.check(topic, &batches, partition.start())?;
         let (done, outcome) = oneshot::channel();
         let bytes = batches.len();
         self.call.core().writer.send(Append {
@@ -144,28 +157,21 @@ impl Context<'_> {
     }
 
     /// Checks the header and the checksum; what is inside of a batch is the consumers' business.
-    fn check(&self, topic: &Topic, bytes: &Bytes) -> Result<i32, Refused> {
+    fn check(&self, topic: &Topic, bytes: &Bytes, log_start: i64) -> Result<i32, Refused> {
         let settings = topic.settings();
         if bytes.len() > settings.max_message_bytes {
-            return Err(Refused {
-                code: ErrorCode::MessageTooLarge,
-                message: Some(format!(
-                    "the batch has {} bytes, the topic takes {}",
-                    bytes.len(),
-                    settings.max_message_bytes
-                )),
-            });
+            let (size, max) = (bytes.len(), settings.max_message_bytes);
+            let why = format!("the batch has {size} bytes, the topic takes {max}");
+            return Err(Refused::new(ErrorCode::MessageTooLarge, why));
         }
         let batch =
             check::produced(bytes, self.call.version >= ZSTD_FROM).map_err(|error| Refused {
-                code: error_of(&error),
-                message: Some(error.to_string()),
+                log_start: if shapeless(&error) { -1 } else { log_start },
+                ..Refused::new(error_of(&error), error.to_string())
             })?;
         if batch.transactional() || self.transactional {
-            return Err(Refused {
-                code: ErrorCode::InvalidTxnState,
-                message: Some("transactions are not available".into()),
-            });
+            let why = "transactions are not available".to_owned();
+            return Err(Refused::new(ErrorCode::InvalidTxnState, why));
         }
         if !settings.append_time && batch.timestamp_type() == TimestampType::CreateTime {
             let now = clock::now_ms();
@@ -173,11 +179,12 @@ impl Context<'_> {
             let earliest = now.saturating_sub(settings.timestamp_before_max_ms);
             let stamped = batch.max_timestamp();
             if stamped > latest || (stamped >= 0 && stamped < earliest) {
+                let why = format!(
+                    "timestamp {stamped} of the batch is not between {earliest} and {latest}"
+                );
                 return Err(Refused {
-                    code: ErrorCode::InvalidTimestamp,
-                    message: Some(format!(
-                        "timestamp {stamped} of the batch is not between {earliest} and {latest}"
-                    )),
+                    log_start,
+                    ..Refused::new(ErrorCode::InvalidTimestamp, why)
                 });
             }
         }
@@ -230,8 +237,8 @@ async fn finish_one(topic: Option<&Topic>, begun: BegunPartition) -> PartitionPr
                 };
             }
             Err(rejected) => Refused {
-                code: code_of(&rejected),
-                message: Some(rejected.to_string()),
+                log_start: partition.start(),
+                ..Refused::new(code_of(&rejected), rejected.to_string())
             },
         },
     };
@@ -240,6 +247,7 @@ async fn finish_one(topic: Option<&Topic>, begun: BegunPartition) -> PartitionPr
         error_code: refused.code.code(),
         error_message: refused.message,
         base_offset: -1,
+        log_start_offset: refused.log_start,
         ..PartitionProduceResponse::default()
     }
 }
@@ -259,15 +267,27 @@ pub(crate) fn first_error(response: &ProduceResponse) -> Option<ErrorCode> {
 /// The whole mapping from what is wrong with a batch to Kafka's errors.
 fn error_of(error: &Error) -> ErrorCode {
     match error {
-        Error::CutShort | Error::Length { .. } | Error::Checksum { .. } => {
+        Error::Length { .. } | Error::Checksum { .. } | Error::UnknownMagic { .. } => {
             ErrorCode::CorruptMessage
         }
         Error::UnknownCompression { .. } | Error::CompressionTooNew { .. } => {
             ErrorCode::UnsupportedCompressionType
         }
-        Error::OldMagic { .. } => ErrorCode::UnsupportedForMessageFormat,
         _ => ErrorCode::InvalidRecord,
     }
+}
+
+/// Returns whether the bytes were refused before a log was asked.
+fn shapeless(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::CutShort
+            | Error::NotOneBatch
+            | Error::OldMagic { .. }
+            | Error::UnknownMagic { .. }
+            | Error::Length { .. }
+            | Error::Checksum { .. }
+    )
 }
 
 /// The whole mapping from what a partition rejects to Kafka's errors.

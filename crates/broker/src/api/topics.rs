@@ -1,6 +1,6 @@
 //! Making, growing and deleting topics.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use kafka::error::ErrorCode;
@@ -220,9 +220,33 @@ pub(crate) async fn delete(call: Call, request: DeleteTopicsRequest) -> DeleteTo
         .into_iter()
         .chain(request.topic_names.into_iter().map(by_name))
         .collect();
+    let mut times: HashMap<(Option<String>, Uuid), usize> = HashMap::new();
+    for topic in &wanted {
+        *times
+            .entry((topic.name.clone(), topic.topic_id))
+            .or_default() += 1;
+    }
     let mut responses = Vec::with_capacity(wanted.len());
     for topic in wanted {
-        responses.push(delete_one(&call, topic).await);
+        let key = (topic.name.clone(), topic.topic_id);
+        let why = match (times.remove(&key), &topic.name) {
+            (None, _) => continue, // told already
+            (Some(2..), _) => "Duplicate topic name or id.",
+            (_, Some(_)) if !topic.topic_id.is_nil() => {
+                "You may not specify both topic name and topic id."
+            }
+            (_, None) if topic.topic_id.is_nil() => "Neither topic name nor id were specified.",
+            _ => {
+                responses.push(delete_one(&call, topic).await);
+                continue;
+            }
+        };
+        responses.push(DeletableTopicResult {
+            name: topic.name,
+            topic_id: topic.topic_id,
+            error_code: ErrorCode::InvalidRequest.code(),
+            error_message: Some(why.to_owned()),
+        });
     }
     DeleteTopicsResponse {
         responses,
@@ -272,13 +296,16 @@ async fn delete_one(call: &Call, asked: DeleteTopicState) -> DeletableTopicResul
 
 pub(crate) async fn grow(call: Call, request: CreatePartitionsRequest) -> CreatePartitionsResponse {
     let mut results = Vec::with_capacity(request.topics.len());
-    let mut seen = BTreeSet::new();
+    let mut times: HashMap<String, usize> = HashMap::new();
+    for topic in &request.topics {
+        *times.entry(topic.name.clone()).or_default() += 1;
+    }
     for asked in request.topics {
         let name = asked.name.clone();
-        let result = if seen.insert(name.clone()) {
-            grow_one(&call, asked, request.validate_only).await
-        } else {
-            Err((ErrorCode::InvalidRequest, "Duplicate topic name.".into()))
+        let result = match times.remove(&name) {
+            None => continue, // told already
+            Some(1) => grow_one(&call, asked, request.validate_only).await,
+            Some(_) => Err((ErrorCode::InvalidRequest, "Duplicate topic name.".into())),
         };
         let (code, error_message) = match result {
             Ok(()) => (ErrorCode::None, None),

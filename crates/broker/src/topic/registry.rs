@@ -162,6 +162,13 @@ impl Topics {
             let name = new.name.clone();
             return Err(Error::Exists { name });
         }
+        if let Some(other) = self.alike(&new.name) {
+            let why = format!(
+                "`{}` and the existing `{other}` cannot be told apart in the names of metrics, where `.` and `_` are one",
+                new.name
+            );
+            return Err(Error::Name { why });
+        }
         if new.partitions == 0 {
             return Err(Error::Partitions {
                 why: "number of partitions must be larger than 0".into(),
@@ -172,6 +179,19 @@ impl Topics {
             config::check(name, value)?;
         }
         Ok(())
+    }
+
+    /// Returns a topic whose name differs in nothing but `.` and `_`, as Kafka wants it.
+    fn alike(&self, name: &str) -> Option<Arc<str>> {
+        let merged = name.replace('.', "_");
+        let known = self.known.read();
+        let mut names = match merged.contains('_') {
+            true => known.by_name.keys(),
+            false => return None,
+        };
+        names
+            .find(|known| known.replace('.', "_") == merged)
+            .cloned()
     }
 
     /// Makes a topic; it is durable when this returns. Waits for the disk.

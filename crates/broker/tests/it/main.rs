@@ -1,6 +1,7 @@
 //! The broker over real sockets, with our own codec where real clients would never go.
 
 mod configs;
+mod differential;
 mod fetches;
 mod groups;
 mod hostile;

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use broker::{Broker, Options};
+use broker::{Broker, OpenError, Options};
 use bytes::{Bytes, BytesMut};
 use kafka::error::ErrorCode;
 use kafka::frame;
@@ -46,7 +46,16 @@ impl Stage {
     }
 
     async fn start(folder: TempDir, options: Options) -> Self {
-        let broker = Broker::open(options.clone()).await.expect("opens");
+        // Tasks of a broker that was abandoned may still be about to end.
+        let opened = timeout(LIMIT, async {
+            loop {
+                match Broker::open(options.clone()).await {
+                    Err(OpenError::InUse { .. }) => tokio::task::yield_now().await,
+                    opened => break opened,
+                }
+            }
+        });
+        let broker = opened.await.expect("in time").expect("opens");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
         let address = listener.local_addr().expect("an address");
         let stop = CancellationToken::new();
@@ -84,12 +93,7 @@ impl Stage {
     }
 
     pub(crate) async fn client(&self) -> Client {
-        let stream = TcpStream::connect(self.address).await.expect("connects");
-        Client {
-            stream,
-            received: BytesMut::new(),
-            next: 0,
-        }
+        Client::connect(self.address).await
     }
 }
 
@@ -100,6 +104,27 @@ pub(crate) struct Client {
 }
 
 impl Client {
+    pub(crate) async fn connect(address: SocketAddr) -> Self {
+        Self {
+            stream: TcpStream::connect(address).await.expect("connects"),
+            received: BytesMut::new(),
+            next: 0,
+        }
+    }
+
+    /// Sends a request and returns its answer, `None` when the broker closes the connection instead.
+    pub(crate) async fn try_ask<R: Request>(
+        &mut self,
+        version: i16,
+        request: R,
+    ) -> Option<R::Response> {
+        let id = self.send(version, request).await;
+        let frame = self.frame().await?;
+        let (found, response) = frame::decode_response::<R>(&frame, version).expect("decodes");
+        assert_eq!(found, id, "answers come in the order of requests");
+        Some(response)
+    }
+
     /// Sends a request and returns its answer.
     pub(crate) async fn ask<R: Request>(&mut self, version: i16, request: R) -> R::Response {
         let id = self.send(version, request).await;

@@ -46,8 +46,14 @@ impl<'a> Header<'a> {
             bytes: bytes.first_chunk().ok_or(Error::CutShort)?,
         };
         let length = i32::from_be_bytes(header.field(8));
-        if length < (HEADER_LEN - LENGTH_END) as i32 || header.last_offset_delta() < 0 {
+        if length < (HEADER_LEN - LENGTH_END) as i32 {
             return Err(Error::Length { length });
+        }
+        if header.last_offset_delta() < 0 {
+            return Err(Error::Count {
+                count: header.record_count(),
+                last_offset_delta: header.last_offset_delta(),
+            });
         }
         Ok(header)
     }

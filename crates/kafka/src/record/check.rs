@@ -17,6 +17,11 @@ pub fn produced(bytes: &[u8], zstd: bool) -> Result<Batch<'_>, Error> {
         return Err(Error::NotOneBatch);
     }
     batch.verify()?;
+    if batch.base_offset() != 0 {
+        return Err(Error::BaseOffset {
+            offset: batch.base_offset(),
+        });
+    }
     header(&batch, zstd)?;
     Ok(batch)
 }
