@@ -41,6 +41,8 @@ struct State {
 struct Follower {
     feed: Arc<Feed>,
     port: Option<u16>,
+    /// Where the gateway stands, for hints.
+    zone: Option<Arc<str>>,
 }
 
 impl Directory {
@@ -107,15 +109,17 @@ impl Directory {
     }
 
     /// Lets a cluster follow a service from now on.
-    pub(crate) fn follow(&self, key: Key, port: Option<u16>, feed: Arc<Feed>) {
+    pub(crate) fn follow(
+        &self,
+        key: Key,
+        port: Option<u16>,
+        zone: Option<Arc<str>>,
+        feed: Arc<Feed>,
+    ) {
         let mut state = self.state();
-        let found = state.find(&key, port);
-        feed.told(members(found));
-        state
-            .followers
-            .entry(key)
-            .or_default()
-            .push(Follower { feed, port });
+        let follower = Follower { feed, port, zone };
+        follower.tell(state.find(&key, port));
+        state.followers.entry(key).or_default().push(follower);
     }
 
     /// Forgets the clusters that are gone.
@@ -145,7 +149,7 @@ impl State {
         };
         followers.retain(|follower| follower.feed.lives());
         for follower in &followers {
-            follower.feed.told(members(self.find(key, follower.port)));
+            follower.tell(self.find(key, follower.port));
         }
         if !followers.is_empty() {
             self.followers.insert(key.clone(), followers);
@@ -165,11 +169,21 @@ fn differing(
         .collect()
 }
 
-fn members(endpoints: Option<Vec<Endpoint>>) -> Option<Vec<Member>> {
-    let member = |endpoint: Endpoint| Member {
-        weight: endpoint.weight,
-        zone: endpoint.zone,
-        ..Member::new(endpoint.address)
-    };
-    Some(endpoints?.into_iter().map(member).collect())
+impl Follower {
+    fn tell(&self, endpoints: Option<Vec<Endpoint>>) {
+        let member = |endpoint: &Endpoint| Member {
+            weight: endpoint.weight,
+            zone: endpoint.zone.clone(),
+            ..Member::new(endpoint.address)
+        };
+        let members = endpoints.map(|all| {
+            let all: Vec<&Endpoint> = all.iter().collect();
+            let left = match &self.zone {
+                Some(zone) => endpoints::hinted(all, zone),
+                None => all,
+            };
+            left.into_iter().map(member).collect()
+        });
+        self.feed.told(members);
+    }
 }

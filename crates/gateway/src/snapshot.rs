@@ -248,14 +248,23 @@ fn of_mapping(
             route
         }
     };
-    // Endpoints come and go while the route stays.
-    if let Backend::Service(cluster) = &route.backend
-        && let Some((namespace, name)) = parts.clusters.untold(&cluster.spec)
-    {
-        let what = format!(
-            "there are no Endpoints or EndpointSlices of the Service `{name}` in `{namespace}`, this route answers 503 until there are"
-        );
-        problems.push(warning(Some(mapping), what));
+    // Endpoints and certificates come and go while the route stays.
+    if let Backend::Service(cluster) = &route.backend {
+        if let Some((namespace, name)) = parts.clusters.untold(&cluster.spec) {
+            let what = format!(
+                "there are no Endpoints or EndpointSlices of the Service `{name}` in `{namespace}`, this route answers 503 until there are"
+            );
+            problems.push(warning(Some(mapping), what));
+        }
+        if let Some(originator) = cluster.spec.tls.as_ref().map(|tls| &tls.originator)
+            && let Some(why) = originator.problem()
+        {
+            let then = match originator.is_ready() {
+                true => "the certificates before stay in use",
+                false => "this route answers 503 until that is mended",
+            };
+            problems.push(warning(Some(mapping), format!("`tls`: {why}; {then}")));
+        }
     }
     route
 }

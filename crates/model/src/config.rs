@@ -53,6 +53,9 @@ pub struct Config {
     /// Addresses behind service names.
     pub endpoints: Endpoints,
 
+    /// The DNS names that Services of the type `ExternalName` stand for, by namespace and name of the Service.
+    pub external_names: BTreeMap<(String, String), String>,
+
     /// Resolvers by their names; those that are built in need not be here.
     pub resolvers: BTreeMap<String, Resolver>,
 
@@ -89,6 +92,7 @@ impl Config {
             broker,
             guards,
             endpoints: _,
+            external_names,
             resolvers,
             namespace,
             secrets,
@@ -104,6 +108,7 @@ impl Config {
             && same(subscribe, &other.subscribe)
             && *broker == other.broker
             && *guards == other.guards
+            && *external_names == other.external_names
             && *resolvers == other.resolvers
             && *namespace == other.namespace
             && *secrets == other.secrets

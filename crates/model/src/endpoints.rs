@@ -85,6 +85,18 @@ impl ServicePort {
     }
 }
 
+/// Returns those of the endpoints whose hints (EndpointSlice `hints.forZones`) name a zone. Like `kube-proxy` it returns
+/// all of them where one has no hint, or none is for this zone.
+pub fn hinted<'e>(endpoints: Vec<&'e Endpoint>, zone: &str) -> Vec<&'e Endpoint> {
+    let is_for = |one: &&Endpoint| one.for_zones.iter().any(|known| **known == *zone);
+    let all_say = endpoints.iter().all(|one| !one.for_zones.is_empty());
+    if all_say && endpoints.iter().any(|one| is_for(one)) {
+        endpoints.into_iter().filter(is_for).collect()
+    } else {
+        endpoints
+    }
+}
+
 impl Endpoints {
     /// Returns the addresses behind `host`, which is `name`, `name.namespace` or `name.namespace.svc[.…]`.
     ///
@@ -187,5 +199,23 @@ mod tests {
         assert_eq!(lasts(&[Ready, Leaving, Unready, Ready]), [1, 4]);
         assert_eq!(lasts(&[Unready, Leaving]), [2]);
         assert_eq!(lasts(&[Unready]), [0; 0]);
+    }
+
+    #[test]
+    fn hints_count_where_all_endpoints_have_some_and_one_is_for_the_zone() {
+        let lasts = |hints: &[&[&str]], zone: &str| -> Vec<u16> {
+            let at = |(port, zones): (u16, &&[&str])| Endpoint {
+                for_zones: zones.iter().map(|zone| Arc::from(*zone)).collect(),
+                ..Endpoint::at(([10, 0, 0, 1], port).into())
+            };
+            let endpoints: Vec<Endpoint> = (1..).zip(hints).map(at).collect();
+            let left = hinted(endpoints.iter().collect(), zone);
+            left.iter().map(|one| one.address.port()).collect()
+        };
+        assert_eq!(lasts(&[&["a"], &["b"], &["a", "b"]], "a"), [1, 3]);
+        assert_eq!(lasts(&[&["a"], &["b"], &["a", "b"]], "c"), [1, 2, 3]);
+        assert_eq!(lasts(&[&["a"], &[], &["b"]], "a"), [1, 2, 3]);
+        assert_eq!(lasts(&[&[], &[]], "a"), [1, 2]);
+        assert_eq!(lasts(&[], "a"), [0; 0]);
     }
 }

@@ -95,7 +95,7 @@ pub struct Module {
     /// Whether a client's `x-request-id` is kept.
     pub preserve_external_request_id: bool,
 
-    /// Whether header names go out as `Like-This` over HTTP/1.1.
+    /// Whether header names go out as `Like-This` over HTTP/1.1, to clients and to services.
     pub proper_case: bool,
 
     /// Header names that go out in exactly these letters over HTTP/1.1.

@@ -8,6 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 
 /// Largest head of a query.
@@ -54,6 +55,19 @@ pub fn instance(address: SocketAddr, weight: u16) -> Value {
 impl Consul {
     /// Starts without services.
     pub fn start() -> Consul {
+        Self::listen(|served, stream| _ = served.serve(stream))
+    }
+
+    /// Starts without services, behind TLS.
+    pub fn start_tls(config: ServerConfig) -> Consul {
+        let config = Arc::new(config);
+        Self::listen(move |served, stream| {
+            let tls = ServerConnection::new(config.clone()).expect("a usable configuration");
+            served.serve(StreamOwned::new(tls, stream));
+        })
+    }
+
+    fn listen(serve: impl Fn(&Consul, TcpStream) + Clone + Send + 'static) -> Consul {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let consul = Consul {
             address: listener.local_addr().expect("its address"),
@@ -63,9 +77,9 @@ impl Consul {
         let served = consul.clone();
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let served = served.clone();
+                let (served, serve) = (served.clone(), serve.clone());
                 // A client that leaves in the middle is nobody's concern.
-                thread::spawn(move || served.serve(stream));
+                thread::spawn(move || serve(&served, stream));
             }
         });
         consul
@@ -114,7 +128,7 @@ impl Consul {
     }
 
     /// Answers the queries of one connection.
-    fn serve(&self, mut stream: TcpStream) -> Option<()> {
+    fn serve(&self, mut stream: impl Read + Write) -> Option<()> {
         loop {
             let mut head = Vec::new();
             while !head.ends_with(b"\r\n\r\n") {
@@ -142,6 +156,7 @@ impl Consul {
                  X-Consul-Knownleader: true\r\nX-Consul-Lastcontact: 0\r\n{filtered}Content-Length: {length}\r\n\r\n{body}"
             );
             stream.write_all(answer.as_bytes()).ok()?;
+            stream.flush().ok()?;
         }
     }
 

@@ -1,4 +1,4 @@
-//! Real Kafka clients (and Apache Kafka itself), installed from their registries into `target/lab/`.
+//! Real Kafka clients (and Apache Kafka itself) and other proxies, installed from their registries into `target/lab/`.
 //!
 //! Versions are pinned here. An installation is made once, under a lock, and kept between runs; another
 //! recipe makes a new one. `NUNCIO_LAB` names another folder. Where something is missing on the machine, a
@@ -47,6 +47,16 @@ const APACHE: &[&str] = &[
     "org.apache.logging.log4j:log4j-slf4j-impl:2.25.3",
     "org.apache.logging.log4j:log4j-1.2-api:2.25.3",
 ];
+
+/// What HAProxy is unpacked from: itself and the libraries that Debian installs with nothing else.
+const HAPROXY: &[&str] = &[
+    "haproxy",
+    "liblua5.3-0",
+    "libopentracing-c-wrapper0",
+    "libopentracing1",
+];
+/// What nginx is unpacked from.
+const NGINX: &[&str] = &["nginx", "libnginx-mod-stream"];
 
 /// Why something cannot be had on this machine, in a sentence.
 #[derive(Debug)]
@@ -155,6 +165,63 @@ pub fn kcat() -> Result<PathBuf, Missing> {
         run(apt().args(["install", "-y", "--no-install-recommends", "kcat"]))
     })?;
     need("kcat")
+}
+
+/// Debian packages, unpacked into a folder: nothing of them runs by itself, and the machine does not have them.
+pub struct Unpacked(PathBuf);
+
+impl Unpacked {
+    /// Returns a command for one of their programs.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(self.0.join("usr/sbin").join(program));
+        let libraries = fs::read_dir(self.0.join("usr/lib")).into_iter().flatten();
+        let libraries: Vec<PathBuf> = libraries.flatten().map(|entry| entry.path()).collect();
+        command.env(
+            "LD_LIBRARY_PATH",
+            std::env::join_paths(libraries).unwrap_or_default(),
+        );
+        command
+    }
+
+    /// Returns one of their files.
+    pub fn file(&self, path: &str) -> PathBuf {
+        self.0.join(path)
+    }
+}
+
+/// Returns HAProxy.
+pub fn haproxy() -> Result<Unpacked, Missing> {
+    debian("haproxy", HAPROXY)
+}
+
+/// Returns nginx with its module for plain TCP.
+pub fn nginx() -> Result<Unpacked, Missing> {
+    debian("nginx", NGINX)
+}
+
+fn debian(name: &str, packages: &[&str]) -> Result<Unpacked, Missing> {
+    need("apt-get")?;
+    let folder = install(name, &packages.join(" "), |folder| {
+        let download = || {
+            run(Command::new("apt-get")
+                .arg("download")
+                .args(packages)
+                .current_dir(folder))
+        };
+        // Without lists of packages, or with old ones, they must be fetched first; only root may.
+        if download().is_err() {
+            run(Command::new("apt-get").arg("update"))?;
+            download()?;
+        }
+        for entry in fs::read_dir(folder)? {
+            let file = entry?.path();
+            if file.extension().is_some_and(|extension| extension == "deb") {
+                run(Command::new("dpkg-deb").arg("-x").arg(&file).arg(folder))?;
+            }
+        }
+        Ok(())
+    })?;
+    Ok(Unpacked(folder))
 }
 
 /// Returns where a program is.

@@ -1,4 +1,4 @@
-//! What tests share: the running binary, echo upstreams, raw connections and real Kafka clients.
+//! What tests share: the running binary, echo upstreams, raw connections, certificates and real Kafka clients.
 //!
 //! Everything here fails by panicking with what was expected and what was seen: a test reads better
 //! without a chain of `?`. Every wait has a limit.
@@ -13,4 +13,5 @@ pub mod port;
 pub mod process;
 pub mod raw;
 pub mod scripted;
+pub mod tls;
 pub mod wait;

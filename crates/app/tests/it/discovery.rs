@@ -8,6 +8,7 @@ use testkit::consul::{Consul, instance};
 use testkit::echo::Echo;
 use testkit::nuncio::{Nuncio, Setup};
 use testkit::raw::{Raw, http};
+use testkit::tls::Ca;
 use testkit::wait;
 
 /// Longest wait for a change to be live; how long it took is looked at apart.
@@ -144,6 +145,57 @@ fn who_leaves_is_asked_only_when_nobody_else_is_there() {
 }
 
 #[test]
+fn consul_behind_tls_is_asked_once_it_is_trusted() {
+    let echo = Echo::start("one");
+    let (ca, stranger) = (Ca::new(), Ca::new());
+    // It has a certificate and wants one.
+    let consul = Consul::start_tls(ca.sign("127.0.0.1").server(Some(&ca)));
+    consul.tell("orders", vec![instance(echo.address(), 1)]);
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name);
+    let put = |name: &str, text: &str| fs::write(path(name), text).expect("the folder takes files");
+    let shown = ca.sign("gateway");
+    put("chain", &shown.chain);
+    put("key", &shown.key);
+    put("ca", &stranger.pem());
+    let variable = |name: &str| path(name).display().to_string();
+    let nuncio = Setup::new(env!("CARGO_BIN_EXE_nuncio"))
+        .file(
+            "consul.yaml",
+            &format!(
+                "apiVersion: getambassador.io/v3alpha1
+kind: ConsulResolver
+metadata: {{ name: consul-dc1 }}
+spec: {{ address: 'https://{}', datacenter: dc1 }}
+---
+routes: [{{ prefix: /, service: orders, resolver: consul-dc1 }}]
+",
+                consul.address()
+            ),
+        )
+        .argument("--role")
+        .argument("gateway")
+        .environment("CONSUL_CACERT", &variable("ca"))
+        .environment("CONSUL_CLIENT_CERT", &variable("chain"))
+        .environment("CONSUL_CLIENT_KEY", &variable("key"))
+        .start();
+    let ask = || {
+        let answer = http(nuncio.gateway(), "GET / HTTP/1.1\nhost: shop.example", "");
+        answer.status
+    };
+    assert_eq!(ask(), 503);
+    assert_eq!(consul.queries(), [""; 0], "who is not trusted is not asked");
+    put("ca", &ca.pem());
+    wait::until("Consul to be trusted", LIVE, || {
+        (ask() == 200).then_some(())
+    });
+    consul.tell("orders", Vec::new());
+    wait::until("the change to be heard", LIVE, || {
+        (ask() == 503).then_some(())
+    });
+}
+
+#[test]
 fn consul_is_followed_and_its_failures_change_nothing() {
     let (one, two) = (Echo::start("one"), Echo::start("two"));
     let consul = Consul::start();
@@ -262,4 +314,43 @@ spec: {{ prefix: /elsewhere/, service: orders.shop, hostname: '*', ambassador_id
     assert_eq!(status("/others/1"), 404);
     assert_eq!(status("/unlabelled/1"), 404);
     assert_eq!(status("/elsewhere/1"), 404);
+}
+
+#[test]
+fn a_service_that_stands_for_a_name_elsewhere_is_found_there() {
+    let echo = Echo::start("elsewhere");
+    let named = |name: &str| {
+        format!(
+            "apiVersion: v1
+kind: Service
+metadata: {{ name: orders, namespace: shop }}
+spec: {{ type: ExternalName, externalName: {name} }}
+---
+apiVersion: getambassador.io/v3alpha1
+kind: Mapping
+metadata: {{ name: orders, namespace: shop }}
+spec: {{ prefix: /, hostname: '*', service: 'orders:{}', auto_host_rewrite: true }}
+---
+apiVersion: getambassador.io/v3alpha1
+kind: Host
+metadata: {{ name: all }}
+spec: {{ hostname: '*', requestPolicy: {{ insecure: {{ action: Route }} }} }}
+",
+            echo.address().port()
+        )
+    };
+    let nuncio = Setup::new(env!("CARGO_BIN_EXE_nuncio"))
+        .file("slices.yaml", &named("localhost"))
+        .argument("--role")
+        .argument("gateway")
+        .start();
+    let ask = || http(nuncio.gateway(), "GET / HTTP/1.1\nhost: shop.example", "");
+    let answer = ask();
+    assert_eq!(answer.status, 200, "{}", answer.head);
+    assert_eq!(answer.json()["backend"], "elsewhere");
+    assert_eq!(answer.json()["request"]["host"], "localhost");
+    replace(&nuncio, &named("nowhere.invalid"));
+    wait::until("the other name to count", LIVE, || {
+        (ask().status == 503).then_some(())
+    });
 }

@@ -20,7 +20,7 @@ pub(super) fn of(config: &Config, said: &Mapping) -> Arc<Care> {
     Arc::new(Care {
         balance: balancer
             .or(module.load_balancer.as_ref())
-            .map(|balancer| balance(balancer, module.zone.as_deref()))
+            .map(|balancer| balance(balancer, zone(config)))
             .unwrap_or_default(),
         checks: said.health_checks.iter().filter_map(Check::new).collect(),
         outlier: outlier
@@ -29,16 +29,22 @@ pub(super) fn of(config: &Config, said: &Mapping) -> Arc<Care> {
     })
 }
 
-fn balance(said: &LoadBalancer, zone: Option<&str>) -> Balance {
+/// Returns the zone that the gateway stands in.
+pub(super) fn zone(config: &Config) -> Option<String> {
+    let variable = || std::env::var(ZONE_VARIABLE).ok();
+    let zone = config.module.zone.clone().or_else(variable);
+    zone.filter(|zone| !zone.is_empty())
+}
+
+fn balance(said: &LoadBalancer, zone: Option<String>) -> Balance {
     let slow_start = said.slow_start.as_ref().map(|slow| SlowStart {
         window: slow.window,
         aggression: (slow.aggression.unwrap_or(1.0) * 1000.0).round().max(1.0) as u32,
         min_weight_percent: slow.min_weight_percent.unwrap_or(10),
     });
-    let own = || std::env::var(ZONE_VARIABLE).ok();
     let zone = said.zone_preference.as_ref().and_then(|preference| {
         Some(Zone {
-            name: zone.map(str::to_owned).or_else(own)?,
+            name: zone?,
             min_healthy_percent: preference.min_healthy_percent.unwrap_or(70) as usize,
             min_endpoints: preference.min_endpoints.unwrap_or(1) as usize,
         })

@@ -96,10 +96,9 @@ impl Clusters {
         config: &Config,
         mapping: &Object<Mapping>,
         target: &Target,
-        problem: &mut impl FnMut(String),
     ) -> Result<Arc<Cluster>, String> {
         let mut target = target.clone();
-        let tls = self.tls(config, mapping, &mut target, problem)?;
+        let tls = self.tls(config, mapping, &mut target)?;
         let spec = Spec {
             tls,
             ..spec(config, mapping, &target)
@@ -126,7 +125,6 @@ impl Clusters {
         config: &Config,
         mapping: &Object<Mapping>,
         target: &mut Target,
-        problem: &mut impl FnMut(String),
     ) -> Result<Option<Tls>, String> {
         let said = &mapping.spec;
         let cleartext = !target.tls && said.service.contains("://");
@@ -142,12 +140,9 @@ impl Clusters {
                 context => context,
             },
         };
-        let (originator, stale) = self.originators.of(config, context)?;
-        if let Some(why) = stale {
-            problem(format!("`tls`: {why}, the certificates before stay in use"));
-        }
+        let originator = self.originators.of(config, context);
         let sni = context.and_then(|context| context.spec.sni.clone());
-        let asked = sni.unwrap_or_else(|| host(&target.host, &mapping.namespace));
+        let asked = sni.unwrap_or_else(|| asked(config, &target.host, namespace(config, mapping)));
         // An address is asked for by itself; what can be no name is not asked for.
         let name = ServerName::try_from(asked).ok();
         Ok(Some(Tls { originator, name }))
@@ -168,6 +163,7 @@ fn spec(config: &Config, mapping: &Object<Mapping>, target: &Target) -> Spec {
     };
     let namespace = namespace(config, mapping);
     let service = endpoints::key(&target.host, namespace);
+    let zone = care::zone(config).map(Arc::from);
     let source = match (config.resolver(said.resolver.as_deref()), service) {
         (Some(Resolver::Consul(consul)), _) => {
             Source::Consul(consul::question(&consul, &target.host, |name| {
@@ -176,15 +172,18 @@ fn spec(config: &Config, mapping: &Object<Mapping>, target: &Target) -> Spec {
         }
         _ if target.ip().is_some() => Source::Told,
         (Some(Resolver::KubernetesService), _) | (_, None) => Source::Dns(lookup),
+        (_, Some(service)) if config.external_names.contains_key(&service) => Source::Dns(lookup),
         (Some(Resolver::KubernetesEndpoint), Some(service)) => Source::Service {
             service,
             port: target.port,
+            zone,
             otherwise: None,
         },
         (None, Some(_)) if lookup.records == Records::Srv => Source::Dns(lookup),
         (None, Some(service)) => Source::Service {
             service,
             port: target.port,
+            zone,
             otherwise: Some(lookup),
         },
     };
@@ -199,7 +198,7 @@ fn spec(config: &Config, mapping: &Object<Mapping>, target: &Target) -> Spec {
             .unwrap_or_else(|| stats_name(&said.service)),
         host: match &source {
             Source::Consul(question) => question.service.clone(),
-            _ => host(&target.host, namespace),
+            _ => asked(config, &target.host, namespace),
         },
         port: target.port_or_default(),
         protocol: if said.grpc {
@@ -222,6 +221,7 @@ fn spec(config: &Config, mapping: &Object<Mapping>, target: &Target) -> Spec {
         tls: None,
         keepalive: keepalive(said, config),
         proxy_protocol: said.proxy_protocol,
+        proper_case: module.proper_case,
         tag: said.cluster_tag.clone(),
         care: care::of(config, said),
     }
@@ -272,6 +272,15 @@ fn namespace<'c>(config: &'c Config, mapping: &'c Object<Mapping>) -> &'c str {
         (false, _) => &mapping.namespace,
         (true, "") => "default",
         (true, namespace) => namespace,
+    }
+}
+
+/// Returns the name that DNS and the service itself are asked for.
+fn asked(config: &Config, name: &str, namespace: &str) -> String {
+    let service = endpoints::key(name, namespace);
+    match service.and_then(|service| config.external_names.get(&service)) {
+        Some(external) => external.clone(),
+        None => host(name, namespace),
     }
 }
 

@@ -63,18 +63,13 @@ pub(super) fn from_mapping(
         }
         // The location is made by the route table.
         Ok(_) if said.host_redirect => Backend::Redirect,
-        Ok(target) => {
-            let cluster = parts
-                .clusters
-                .of(parts.config, mapping, &target, &mut problem);
-            match cluster {
-                Ok(cluster) => Backend::Service(cluster),
-                Err(what) => {
-                    problem(format!("`tls`: {what}; this route answers 503"));
-                    unavailable("TLS towards the service is not set up")
-                }
+        Ok(target) => match parts.clusters.of(parts.config, mapping, &target) {
+            Ok(cluster) => Backend::Service(cluster),
+            Err(what) => {
+                problem(format!("`tls`: {what}; this route answers 503"));
+                unavailable("TLS towards the service is not set up")
             }
-        }
+        },
     };
     let host = match (&said.host_rewrite, said.auto_host_rewrite, &backend) {
         (Some(host), _, _) => match HeaderValue::from_str(host) {

@@ -45,6 +45,8 @@ pub(crate) struct Spec {
     pub(crate) tls: Option<Tls>,
     pub(crate) keepalive: Option<Keepalive>,
     pub(crate) proxy_protocol: Option<ProxyVersion>,
+    /// Header names go out as `Like-This` over HTTP/1.1.
+    pub(crate) proper_case: bool,
     pub(crate) tag: Option<String>,
     pub(crate) care: Arc<Care>,
 }
@@ -74,6 +76,7 @@ impl Spec {
             tls: None,
             keepalive: None,
             proxy_protocol: None,
+            proper_case: false,
             tag: None,
             care: Arc::default(),
         }
@@ -128,6 +131,8 @@ pub(crate) enum Source {
         service: crate::discovery::Key,
         /// The port as the Mapping writes it.
         port: Option<u16>,
+        /// Where the gateway stands: endpoints may be meant for some zones only.
+        zone: Option<Arc<str>>,
         otherwise: Option<Lookup>,
     },
     /// Consul is asked.

@@ -44,6 +44,7 @@ pub(super) async fn http1(
     let io = connect(cluster, endpoint, client).await?;
     let (sender, connection) = http1::Builder::new()
         .max_buf_size(BUFFER_BYTES_MAX)
+        .title_case_headers(cluster.spec.proper_case)
         .handshake::<_, RequestBody>(io)
         .await
         .map_err(Failure::Broken)?;
@@ -105,6 +106,7 @@ pub(super) async fn http1_apart(
     let io = connect(cluster, endpoint, None).await?;
     let handshake = http1::Builder::new()
         .max_buf_size(BUFFER_BYTES_MAX)
+        .title_case_headers(cluster.spec.proper_case)
         .handshake::<_, RequestBody>(io);
     let (sender, connection) = handshake.await.map_err(Failure::Broken)?;
     let address = endpoint.address;
@@ -144,6 +146,11 @@ async fn connect(
     endpoint: &Endpoint,
     client: Option<SocketAddr>,
 ) -> Result<TokioIo<Io>, Failure> {
+    if let Some(tls) = &cluster.spec.tls
+        && !tls.originator.is_ready()
+    {
+        return Err(Failure::TlsMissing);
+    }
     let connecting = timeout(
         cluster.spec.connect_timeout,
         reach(&cluster.spec, endpoint.address, client),

@@ -71,10 +71,11 @@ impl Discovery {
             Source::Service {
                 service,
                 port,
+                zone,
                 otherwise,
             } => self
                 .directory
-                .follow(service.clone(), *port, feed(*otherwise)),
+                .follow(service.clone(), *port, zone.clone(), feed(*otherwise)),
             Source::Consul(question) => self.agents.ask(question, feed(None)),
         }
     }

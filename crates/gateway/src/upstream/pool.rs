@@ -215,8 +215,8 @@ fn worn(spec: &Spec, opened: Instant, since: Instant, now: Instant) -> bool {
 /// Returns whether a connection takes no more requests.
 fn old(spec: &Spec, opened: Instant, now: Instant) -> bool {
     let aged = |max| now.duration_since(opened) >= max;
-    let tls = spec.tls.as_ref();
-    spec.age_max.is_some_and(aged) || tls.is_some_and(|tls| opened < tls.originator.since())
+    let changed = spec.tls.as_ref().and_then(|tls| tls.originator.since());
+    spec.age_max.is_some_and(aged) || changed.is_some_and(|since| opened < since)
 }
 
 impl Lease {

@@ -31,6 +31,9 @@ pub(crate) enum Failure {
     /// Among others because of a certificate that is not trusted.
     #[error("the TLS handshake failed: {0}")]
     Tls(io::Error),
+    /// Nothing of what TLS needs could be used so far.
+    #[error("TLS towards the service is not set up")]
+    TlsMissing,
     #[error("the endpoint took too long")]
     TryTimeout,
     /// The connection ended before the answer's head.
@@ -61,6 +64,7 @@ impl Failure {
             Failure::NoEndpoint => Refusal::NoUpstream,
             Failure::Overloaded => Refusal::Overloaded,
             Failure::Connect(_) | Failure::Tls(_) => Refusal::ConnectFailed,
+            Failure::TlsMissing => Refusal::Unserved,
             Failure::ConnectTimeout => Refusal::ConnectTimeout,
             Failure::TryTimeout => Refusal::UpstreamTimeout,
             Failure::Broken(_) | Failure::NotSent(_) => Refusal::UpstreamReset,
@@ -90,7 +94,7 @@ impl Failure {
         use Failure::*;
         !matches!(
             self,
-            NoEndpoint | Overloaded | ClientBody | ClientIdle | ClientTooLong
+            NoEndpoint | Overloaded | TlsMissing | ClientBody | ClientIdle | ClientTooLong
         )
     }
 

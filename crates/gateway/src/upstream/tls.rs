@@ -1,9 +1,11 @@
 //! TLS towards services.
 //!
 //! What a TLSContext means is an [`Originator`], which stays the same from one configuration to the next. Its certificates
-//! may change: new connections use the new ones, and old connections take no more requests.
+//! may change: new connections use the new ones, and old connections take no more requests once theirs is answered.
+//! They may also be missing at first and come later.
 
 pub(crate) mod load;
+mod material;
 mod verify;
 
 use std::fmt;
@@ -11,7 +13,7 @@ use std::hash::{Hash, Hasher};
 use std::io;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use arc_swap::ArcSwapOption;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
@@ -20,8 +22,11 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 /// The rules and certificates for TLS towards services of one TLSContext, or of none.
+#[derive(Default)]
 pub(crate) struct Originator {
-    current: ArcSwap<Current>,
+    /// Nothing while there was nothing that could be used.
+    current: ArcSwapOption<Current>,
+    problem: ArcSwapOption<String>,
 }
 
 /// What new connections use.
@@ -34,20 +39,29 @@ struct Current {
 }
 
 impl Originator {
-    pub(crate) fn new(config: ClientConfig) -> Self {
-        Originator {
-            current: ArcSwap::from_pointee(Current::new(config)),
-        }
+    /// Uses this from now on.
+    fn change(&self, config: ClientConfig) {
+        self.current.store(Some(Arc::new(Current::new(config))));
     }
 
-    /// Uses this from now on.
-    pub(crate) fn change(&self, config: ClientConfig) {
-        self.current.store(Arc::new(Current::new(config)));
+    /// Says what is wrong with what is written now.
+    fn lack(&self, problem: Option<String>) {
+        self.problem.store(problem.map(Arc::new));
+    }
+
+    /// Returns what is wrong with what is written now; the last good stays in use.
+    pub(crate) fn problem(&self) -> Option<Arc<String>> {
+        self.problem.load_full()
+    }
+
+    /// Returns whether there is something to use.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.current.load().is_some()
     }
 
     /// Returns when the certificates or rules last changed.
-    pub(super) fn since(&self) -> Instant {
-        self.current.load().since
+    pub(super) fn since(&self) -> Option<Instant> {
+        self.current.load().as_ref().map(|current| current.since)
     }
 }
 
@@ -86,6 +100,7 @@ impl Tls {
             None => ServerName::from(stream.peer_addr()?.ip()),
         };
         let current = self.originator.current.load_full();
+        let current = current.ok_or_else(|| io::Error::other("there are no certificates yet"))?;
         let config = if http2 {
             &current.http2
         } else {

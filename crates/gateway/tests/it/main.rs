@@ -6,6 +6,7 @@ mod failures;
 mod framing;
 mod health;
 mod http2;
+mod interim;
 mod live;
 mod policies;
 mod proxied;

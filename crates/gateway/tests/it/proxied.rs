@@ -1,5 +1,7 @@
 //! The PROXY protocol, from proxies in front and towards services; TCP keep-alive; `Expect: 100-continue`.
 
+mod peers;
+
 use std::net::SocketAddr;
 use std::sync::mpsc;
 use std::time::Duration;

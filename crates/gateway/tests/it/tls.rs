@@ -1,5 +1,7 @@
 //! TLS towards services: who is trusted, what is asked for and shown, and certificates that change.
 
+mod files;
+
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -10,62 +12,17 @@ use std::thread;
 use std::time::Duration;
 
 use http::{Request, Response, Version};
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use model::config::Secret;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
+use testkit::tls::{Ca, Identity, self_signed};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio_rustls::TlsAcceptor;
 
 use crate::rig::{Rig, config};
-
-/// A CA and what it has signed.
-struct Ca(CertifiedIssuer<'static, KeyPair>);
-
-/// A certificate and its key, as PEM.
-#[derive(Clone)]
-struct Identity {
-    chain: String,
-    key: String,
-}
-
-impl Ca {
-    fn new() -> Self {
-        let mut params = CertificateParams::new(Vec::new()).expect("no names");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().expect("a key");
-        Ca(CertifiedIssuer::self_signed(params, key).expect("a CA"))
-    }
-
-    fn sign(&self, name: &str) -> Identity {
-        let key = KeyPair::generate().expect("a key");
-        let params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
-        let certificate = params.signed_by(&key, &self.0).expect("a certificate");
-        Identity {
-            chain: certificate.pem(),
-            key: key.serialize_pem(),
-        }
-    }
-
-    fn pem(&self) -> String {
-        self.0.pem()
-    }
-}
-
-fn self_signed(name: &str) -> Identity {
-    let made = rcgen::generate_simple_self_signed(vec![name.to_owned()]).expect("a certificate");
-    Identity {
-        chain: made.cert.pem(),
-        key: made.signing_key.serialize_pem(),
-    }
-}
 
 /// A service behind TLS that answers with what it saw: name asked for, protocol, certificate of the client, version.
 struct Served {
@@ -76,23 +33,7 @@ struct Served {
 
 impl Served {
     fn start(identity: &Identity, clients: Option<&Ca>) -> Self {
-        let chain = CertificateDer::pem_slice_iter(identity.chain.as_bytes());
-        let chain = chain.collect::<Result<Vec<_>, _>>().expect("a chain");
-        let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).expect("a key");
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder = ServerConfig::builder_with_provider(provider.clone())
-            .with_safe_default_protocol_versions()
-            .expect("versions");
-        let builder = match clients {
-            None => builder.with_no_client_auth(),
-            Some(ca) => {
-                let mut roots = RootCertStore::empty();
-                roots.add(ca.0.der().clone()).expect("a root");
-                let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider);
-                builder.with_client_cert_verifier(verifier.build().expect("a verifier"))
-            }
-        };
-        let mut tls = builder.with_single_cert(chain, key).expect("an identity");
+        let mut tls = identity.server(clients);
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let acceptor = TlsAcceptor::from(Arc::new(tls));
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -150,8 +91,12 @@ async fn serve(listener: TcpListener, acceptor: TlsAcceptor, handshakes: Arc<Ato
                 } else {
                     "1"
                 };
-                let body = Full::new(Bytes::from(format!("{seen} {version}")));
-                async move { Ok::<_, Infallible>(Response::new(body)) }
+                let answer = Full::new(Bytes::from(format!("{seen} {version}")));
+                async move {
+                    // A body that breaks off is the test's wish.
+                    _ = request.into_body().collect().await;
+                    Ok::<_, Infallible>(Response::new(answer))
+                }
             });
             let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
             // How it ends is the gateway's choice.
@@ -408,19 +353,38 @@ fn changed_certificates_are_used_by_new_connections_and_broken_ones_by_none() {
 }
 
 #[test]
-fn changed_files_are_found() {
-    let (first, second) = (Ca::new(), Ca::new());
-    let served = Served::start(&second.sign("shop"), None);
-    let folder = tempfile::tempdir().expect("a folder");
-    let file = folder.path().join("ca.pem");
-    std::fs::write(&file, first.pem()).expect("a file");
-    let context = format!("{{ name: c, cacert_chain_file: '{}' }}", file.display());
-    let rig = rig("shop, tls: c", served.address, &context, &[]);
-    check(&rig, REFUSED);
-    std::fs::write(&file, second.pem()).expect("a file");
-    testkit::wait::until("the new CA", Duration::from_secs(20), || {
-        (rig.ask("GET / HTTP/1.1\nhost: a", "").status == 200).then_some(())
-    });
+fn a_revoked_certificate_is_refused() {
+    let (ca, stranger) = (Ca::new(), Ca::new());
+    let (good, revoked) = (ca.sign("shop"), ca.sign("shop"));
+    let list = ca.revoke(&[&revoked]);
+    // A list that says nothing about the CA changes nothing.
+    let other = stranger.revoke(&[&stranger.sign("shop")]);
+    let both = format!("{}{}", ca.pem(), revoked.chain);
+    let pem = ca.pem();
+    let secrets: Secrets<'_> = &[
+        ("ca", &[("ca.crt", &pem)]),
+        ("both", &[("ca.crt", &both)]),
+        ("list", &[("crl.pem", &list)]),
+        ("other", &[("crl.pem", &other)]),
+    ];
+    let (good, revoked) = (Served::start(&good, None), Served::start(&revoked, None));
+    let answer = |served: &Served, more: &str| {
+        let context = format!("{{ name: c, {more} }}");
+        rig("shop, tls: c", served.address, &context, secrets)
+    };
+    const TAKEN: &str = "200 shop http/1.1 false 1";
+    check(&answer(&good, "ca_secret: ca, crl_secret: list"), TAKEN);
+    check(&answer(&revoked, "ca_secret: ca"), TAKEN);
+    check(
+        &answer(&revoked, "ca_secret: ca, crl_secret: list"),
+        REFUSED,
+    );
+    check(&answer(&revoked, "ca_secret: ca, crl_secret: other"), TAKEN);
+    // Even where the very certificate is among those that are trusted.
+    check(
+        &answer(&revoked, "ca_secret: both, crl_secret: list"),
+        REFUSED,
+    );
 }
 
 #[test]
@@ -448,6 +412,10 @@ fn what_is_missing_is_told_and_answers_503() {
         (
             "{ name: c, cacert_chain_file: /nowhere/ca.pem }",
             "could not read `/nowhere/ca.pem`",
+        ),
+        (
+            "{ name: c, cacert_chain_file: /dev/zero }",
+            "`/dev/zero` is no file",
         ),
     ] {
         let problems = apply(

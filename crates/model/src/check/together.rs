@@ -384,7 +384,13 @@ fn assemble(objects: &[&Written]) -> Config {
                 config.secrets.insert(key, secret.clone());
             }
             Spec::Guard => config.guards.push(object.id.to_string()),
-            Spec::KubernetesService(_) | Spec::Endpoints(_) | Spec::EndpointSlice(_) => (),
+            Spec::KubernetesService(service) => {
+                if let Some(name) = &service.external_name {
+                    let key = (object.id.namespace.clone(), object.id.name.clone());
+                    config.external_names.insert(key, name.clone());
+                }
+            }
+            Spec::Endpoints(_) | Spec::EndpointSlice(_) => (),
         }
     }
     config

@@ -11,10 +11,12 @@ use crate::config::Secret;
 use crate::endpoints::{Endpoint, ServicePort, State};
 use crate::tree::Node;
 
-/// The ports of a Service.
+/// What counts of a Service.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Service {
     ports: Vec<Port>,
+    /// The name that it stands for (`type: ExternalName`).
+    pub(crate) external_name: Option<String>,
 }
 
 #[derive(Debug, PartialEq)]
@@ -68,6 +70,7 @@ impl Reader<'_> {
                 let ports = node.deepest("spec.ports");
                 Spec::KubernetesService(Service {
                     ports: read_ports(ports, "spec.ports", &mut findings),
+                    external_name: external_name(node, &mut findings),
                 })
             }
             Kind::Endpoints => Spec::Endpoints(endpoints(&draft.id.name, node, &mut findings)),
@@ -111,6 +114,22 @@ fn secret(node: &Node, findings: &mut Vec<Finding>) -> Secret {
         .unwrap_or("Opaque")
         .to_owned();
     Secret { kind, data }
+}
+
+/// Reads the name that a Service of the type `ExternalName` stands for.
+fn external_name(node: &Node, findings: &mut Vec<Finding>) -> Option<String> {
+    if node.deepest("spec.type").text() != Some("ExternalName") {
+        return None;
+    }
+    let path = "spec.externalName";
+    let name = node.deepest(path).text().unwrap_or_default();
+    let name = name.trim_end_matches('.');
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if name.is_empty() || !name.chars().all(plain) {
+        findings.push(Finding::error(path, format!("`{name}` is no DNS name")));
+        return None;
+    }
+    Some(name.to_ascii_lowercase())
 }
 
 fn read_ports(node: &Node, path: &str, findings: &mut Vec<Finding>) -> Vec<Port> {

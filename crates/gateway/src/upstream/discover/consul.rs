@@ -167,19 +167,19 @@ impl Asked {
 async fn run(agents: Arc<Agents>, question: Question) {
     let mut pace = Pace::default();
     let service = question.service.clone();
-    let mut client = match Client::new(&question, agents.token.as_deref()) {
-        Ok(client) => client,
-        Err(error) => {
-            warn!(%error, %service, "Consul cannot be asked, the service has no endpoint");
-            while agents.take(&question, None) {
-                sleep(AGAIN_MAX).await;
-            }
-            return;
-        }
-    };
+    // Made again after a failure, since its certificates may have changed or come.
+    let mut client = None;
     loop {
         let begun = Instant::now();
-        let (members, wait) = match client.ask(pace.index).await {
+        let asked = match client.take() {
+            Some(client) => Ok(client),
+            None => Client::new(&question, agents.token.as_deref()),
+        };
+        let answer = match asked {
+            Ok(asked) => client.insert(asked).ask(pace.index).await,
+            Err(error) => Err(error),
+        };
+        let (members, wait) = match answer {
             Ok(Answer { members, index }) => {
                 if pace.failures > 0 {
                     info!(%service, "Consul answers again");
@@ -187,6 +187,7 @@ async fn run(agents: Arc<Agents>, question: Question) {
                 (Some(members), pace.answered(index))
             }
             Err(error) => {
+                client = None;
                 if pace.failures == 0 {
                     warn!(%error, %service, "Consul does not answer, a service's last endpoints stay");
                 }

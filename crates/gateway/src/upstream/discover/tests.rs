@@ -379,6 +379,7 @@ async fn what_is_told_stands_over_dns() {
     let source = Source::Service {
         service: ("default".to_owned(), "shop".to_owned()),
         port: None,
+        zone: None,
         otherwise: Some(STRICT),
     };
     let cluster = cluster("shop.", source);
@@ -413,6 +414,7 @@ async fn a_service_that_only_the_directory_knows_is_not_looked_up() {
     let source = Source::Service {
         service: ("default".to_owned(), "shop".to_owned()),
         port: Some(80),
+        zone: None,
         otherwise: None,
     };
     let cluster = cluster("shop.", source);
@@ -427,4 +429,45 @@ async fn a_service_that_only_the_directory_knows_is_not_looked_up() {
     told.tell("default", "shop", thousands);
     discovery.directory.tell(Teller::Configuration, told);
     assert_eq!(now(&cluster).len(), 3000);
+}
+
+#[tokio::test]
+async fn hints_keep_requests_in_the_zone_of_the_gateway() {
+    let directory = Directory::default();
+    let discovery = Discovery::new(directory.clone(), Handle::current());
+    let at = |last: u8, zones: &[&str]| model::endpoints::Endpoint {
+        for_zones: zones.iter().map(|zone| Arc::from(*zone)).collect(),
+        ..model::endpoints::Endpoint::at(([10, 0, 0, last], 80).into())
+    };
+    let tell = |endpoints: Vec<model::endpoints::Endpoint>| {
+        let port = model::endpoints::ServicePort {
+            endpoints,
+            ..Default::default()
+        };
+        directory.tell_service(Teller::Cluster, "default", "shop", Some(vec![port]));
+    };
+    tell(vec![at(1, &["a"]), at(2, &["b"])]);
+    let in_zone = |zone: Option<&str>| {
+        let source = Source::Service {
+            service: ("default".to_owned(), "shop".to_owned()),
+            port: None,
+            zone: zone.map(Arc::from),
+            otherwise: None,
+        };
+        let cluster = cluster("shop", source);
+        discovery.follow(&cluster);
+        cluster
+    };
+    let (here, there, nowhere) = (in_zone(Some("a")), in_zone(Some("b")), in_zone(None));
+    let all = ["10.0.0.1:80", "10.0.0.2:80"];
+    assert_eq!(now(&here), all[..1]);
+    assert_eq!(now(&there), all[1..]);
+    assert_eq!(now(&nowhere), all);
+    assert_eq!(now(&in_zone(Some("c"))), all);
+    tell(vec![at(1, &["b"]), at(2, &["a", "b"])]);
+    assert_eq!(now(&here), all[1..]);
+    assert_eq!(now(&there), all);
+    // One without a hint: nothing can be said about the zones.
+    tell(vec![at(1, &[]), at(2, &["a"])]);
+    assert_eq!(now(&here), all);
 }

@@ -47,8 +47,8 @@ impl ServerCertVerifier for Trusting {
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) => Ok(ServerCertVerified::assertion()),
             // A service that shows the very certificate that the user trusts, as self-signed ones do.
-            Err(Error::InvalidCertificate(_))
-                if self.pinned.iter().any(|pin| pin == certificate) =>
+            Err(Error::InvalidCertificate(error))
+                if !is_over(&error) && self.pinned.iter().any(|pin| pin == certificate) =>
             {
                 Ok(ServerCertVerified::assertion())
             }
@@ -94,6 +94,15 @@ impl ServerCertVerifier for Trusting {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.roots.supported_verify_schemes()
     }
+}
+
+/// Returns whether a certificate may be used no more, or not yet, whoever trusts it.
+fn is_over(error: &CertificateError) -> bool {
+    use CertificateError::*;
+    matches!(
+        error,
+        Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. } | Revoked
+    )
 }
 
 /// Takes any certificate, whose key the service must have all the same: what Ambassador does without a CA.

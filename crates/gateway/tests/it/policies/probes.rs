@@ -46,6 +46,26 @@ fn names_of_headers_go_out_capitalised() {
         "{}",
         answer.head
     );
+
+    // Towards services too, and only where it is said.
+    let (tell, told) = std::sync::mpsc::channel();
+    let upstream = testkit::scripted::Scripted::start(move |mut raw, _| {
+        let head = raw.take_until(b"\r\n\r\n");
+        tell.send(String::from_utf8(head).expect("text"))
+            .expect("the test waits");
+        raw.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok");
+    });
+    let routes = format!(
+        "routes: [{{ prefix: /, service: '{}' }}]",
+        upstream.address()
+    );
+    for (module, written) in [("module: { proper_case: true }\n", true), ("", false)] {
+        rig.apply(&format!("{module}{routes}"));
+        assert_eq!(rig.ask("GET / HTTP/1.1\nhost: s\nx-own-id: 1", "").status, 200);
+        let head = told.recv().expect("a request");
+        assert_eq!(head.contains("\r\nX-Own-Id: 1\r\n"), written, "{head}");
+        assert_eq!(head.contains("\r\nx-own-id: 1\r\n"), !written, "{head}");
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -217,27 +217,47 @@ async fn handshake(
     Ok(sender)
 }
 
-/// Trusts what the system trusts and what `CONSUL_CACERT` names, as Consul's own tools do.
+/// Trusts what the system trusts and what `CONSUL_CACERT` names, and shows the certificate in `CONSUL_CLIENT_CERT` with the
+/// key in `CONSUL_CLIENT_KEY`, as Consul's own tools do.
 fn connector() -> Result<TlsConnector, Error> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if let Ok(file) = std::env::var("CONSUL_CACERT")
-        && !file.is_empty()
-    {
-        let wrong =
-            |error: &dyn std::fmt::Display| Error::Certificates(file.clone(), error.to_string());
-        for certificate in CertificateDer::pem_file_iter(&file).map_err(|error| wrong(&error))? {
-            let certificate = certificate.map_err(|error| wrong(&error))?;
-            roots.add(certificate).map_err(|error| wrong(&error))?;
+    if let Some(file) = file("CONSUL_CACERT") {
+        for certificate in certificates(&file)? {
+            let added = roots.add(certificate);
+            added.map_err(|error| unusable(&file, &error))?;
         }
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
+    let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|error| Error::Certificates("TLS".to_owned(), error.to_string()))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .map_err(|error| unusable("TLS", &error))?
+        .with_root_certificates(roots);
+    let config = match (file("CONSUL_CLIENT_CERT"), file("CONSUL_CLIENT_KEY")) {
+        (Some(chain), Some(key)) => {
+            let shown = certificates(&chain)?;
+            let key = PrivateKeyDer::from_pem_file(&key).map_err(|error| unusable(&key, &error))?;
+            let config = builder.with_client_auth_cert(shown, key);
+            config.map_err(|error| unusable(&chain, &error))?
+        }
+        _ => builder.with_no_client_auth(),
+    };
     Ok(TlsConnector::from(Arc::new(config)))
+}
+
+/// Returns the file that a variable names.
+fn file(variable: &str) -> Option<String> {
+    std::env::var(variable).ok().filter(|file| !file.is_empty())
+}
+
+fn certificates(file: &str) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let all = CertificateDer::pem_file_iter(file).map_err(|error| unusable(file, &error))?;
+    all.collect::<Result<_, _>>()
+        .map_err(|error| unusable(file, &error))
+}
+
+fn unusable(file: &str, error: &dyn std::fmt::Display) -> Error {
+    Error::Certificates(file.to_owned(), error.to_string())
 }
 
 /// An entry of `/v1/health/service/NAME`, as far as it counts.
