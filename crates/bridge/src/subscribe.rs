@@ -8,9 +8,10 @@ mod run;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use gateway::discovery::Directory;
 use model::{Config, Object, Subscribe};
 use observe::metrics::Metrics;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -22,8 +23,8 @@ pub struct Subscriptions {
     metrics: Metrics,
     stop: CancellationToken,
     running: Mutex<BTreeMap<String, Running>>,
-    /// What the deliveries read endpoints from; replaced with each configuration.
-    config: watch::Sender<Arc<Config>>,
+    /// Who tells where services are.
+    directory: Directory,
 }
 
 struct Running {
@@ -45,26 +46,19 @@ impl Running {
 }
 
 impl Subscriptions {
-    /// Returns a runner without subscriptions. All end when `stop` is cancelled.
-    pub fn new(metrics: Metrics, stop: CancellationToken) -> Self {
-        let (config, _) = watch::channel(Arc::default());
+    /// Returns a runner without subscriptions, which finds services as the gateway does. All end when `stop` is cancelled.
+    pub fn new(metrics: Metrics, directory: Directory, stop: CancellationToken) -> Self {
         Subscriptions {
             metrics,
             stop,
             running: Mutex::default(),
-            config,
+            directory,
         }
-    }
-
-    /// Takes the endpoints of a configuration that differs from the running one in nothing else.
-    pub fn tell_endpoints(&self, config: Arc<Config>) {
-        self.config.send_replace(config);
     }
 
     /// Makes the running subscriptions those of `config`: unchanged ones go on undisturbed, removed and changed ones
     /// finish what is under way, new ones start.
     pub async fn apply(&self, config: Arc<Config>, log: &Log) {
-        self.config.send_replace(config.clone());
         let mut running = self.running.lock().await;
         let wanted: BTreeMap<String, &Object<Subscribe>> = config
             .subscribe
@@ -90,7 +84,7 @@ impl Subscriptions {
             }
             let stop = self.stop.child_token();
             let subscription =
-                run::Subscription::new(object, log, self.config.subscribe(), &self.metrics);
+                run::Subscription::new(object, log, self.directory.clone(), &self.metrics);
             info!(subscription = %object.name, topic = %object.spec.topic, service = %object.spec.service, "subscription started");
             let started = Running {
                 object: object.clone(),

@@ -233,16 +233,11 @@ impl Gateway {
         }
         running.clusters.finish();
         running.kept.finish();
-        self.tell_endpoints(config);
+        self.directory
+            .tell(Teller::Configuration, config.endpoints.clone());
         self.shared.clusters.store(Arc::new(running.clusters.all()));
         self.shared.meters.keep_routes(|name| routes.contains(name));
         applied
-    }
-
-    /// Takes the endpoints of a configuration that differs from the running one in nothing else.
-    pub fn tell_endpoints(&self, config: &Config) {
-        self.directory
-            .tell(Teller::Configuration, config.endpoints.clone());
     }
 
     /// Returns the directory of endpoints, which other sources feed too.

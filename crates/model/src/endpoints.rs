@@ -90,7 +90,7 @@ impl ServicePort {
 pub fn hinted<'e>(endpoints: Vec<&'e Endpoint>, zone: &str) -> Vec<&'e Endpoint> {
     let is_for = |one: &&Endpoint| one.for_zones.iter().any(|known| **known == *zone);
     let all_say = endpoints.iter().all(|one| !one.for_zones.is_empty());
-    if all_say && endpoints.iter().any(|one| is_for(one)) {
+    if all_say && endpoints.iter().any(is_for) {
         endpoints.into_iter().filter(is_for).collect()
     } else {
         endpoints

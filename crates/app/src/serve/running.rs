@@ -14,6 +14,7 @@ use broker::Broker;
 use control::{Control, Published};
 use gateway::Gateway;
 use gateway::backend::Handler;
+use gateway::discovery::{Directory, Teller};
 use gateway::listener::Limits;
 use gateway::route::Table;
 use gateway::route::explain::{Outcome, Question, explain};
@@ -52,6 +53,8 @@ struct House {
     broker: Option<Broker>,
     log: Option<Log>,
     subscriptions: Subscriptions,
+    /// Who tells where services are.
+    directory: Directory,
     /// The broker's settings that this process started with: they hold until its end.
     broker_settings: model::Broker,
     addresses: Mutex<Addresses>,
@@ -129,6 +132,10 @@ impl Running {
             Some(Role::Broker) => None,
             _ => Some(Arc::new(start_gateway(&options, &metrics)?)),
         };
+        let directory = match &gateway {
+            Some(gateway) => gateway.directory(),
+            None => Directory::default(),
+        };
         let admin = bind_admin(&options, &config).await?;
         let addresses = Addresses {
             gateway: Vec::new(),
@@ -141,7 +148,12 @@ impl Running {
             gateway,
             broker,
             log,
-            subscriptions: Subscriptions::new(metrics.clone(), stop.child_token()),
+            subscriptions: Subscriptions::new(
+                metrics.clone(),
+                directory.clone(),
+                stop.child_token(),
+            ),
+            directory,
             broker_settings: config.broker.clone(),
             addresses: Mutex::new(addresses),
             found: Mutex::default(),
@@ -336,10 +348,7 @@ async fn follow(
         }
         let latest = published.borrow_and_update().clone();
         if latest.version == applied {
-            if let Some(gateway) = &house.gateway {
-                gateway.tell_endpoints(&latest.config);
-            }
-            house.subscriptions.tell_endpoints(latest.config.clone());
+            house.tell_endpoints(&latest.config);
             continue;
         }
         applied = latest.version;
@@ -350,6 +359,12 @@ async fn follow(
 }
 
 impl House {
+    /// Takes the endpoints of a configuration that differs from the running one in nothing else.
+    fn tell_endpoints(&self, config: &Config) {
+        let endpoints = config.endpoints.clone();
+        self.directory.tell(Teller::Configuration, endpoints);
+    }
+
     /// Brings topics, routes and subscriptions in line with a configuration. Returns what could not be listened on.
     async fn apply(&self, published: &Published) -> Vec<(SocketAddr, std::io::Error)> {
         let began = Instant::now();
@@ -393,6 +408,10 @@ impl House {
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .gateway = gateway.addresses();
+        }
+        // A gateway has told them with its routes.
+        if self.gateway.is_none() {
+            self.tell_endpoints(config);
         }
         if let Some(log) = &self.log {
             self.subscriptions.apply(config.clone(), log).await;

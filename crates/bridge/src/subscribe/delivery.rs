@@ -1,22 +1,22 @@
 //! One record becomes one request, and its answer an outcome.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
+use gateway::discovery::Directory;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use model::endpoints;
 use model::target::Target;
-use model::{Config, Object, Subscribe};
+use model::{Object, Subscribe};
 use observe::trace::TraceContext;
-use tokio::sync::watch;
 
 use super::lanes::Record;
 use super::outcome::{self, Outcome};
@@ -53,12 +53,13 @@ pub(super) struct Delivery {
     namespace: String,
     target: Result<Target, String>,
     timeout: Duration,
-    config: watch::Receiver<Arc<Config>>,
+    /// Who tells where services are.
+    directory: Directory,
     turn: AtomicUsize,
 }
 
 impl Delivery {
-    pub(super) fn new(object: &Object<Subscribe>, config: watch::Receiver<Arc<Config>>) -> Self {
+    pub(super) fn new(object: &Object<Subscribe>, directory: Directory) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(CONNECT_MAX));
@@ -80,7 +81,7 @@ impl Delivery {
             namespace: object.namespace.clone(),
             target,
             timeout: spec.timeout,
-            config,
+            directory,
             turn: AtomicUsize::new(0),
         }
     }
@@ -142,17 +143,16 @@ impl Delivery {
 
     /// Returns where to connect to: the next of the told endpoints in turn, else the name, for DNS.
     fn authority(&self, target: &Target) -> Result<String, String> {
-        let config = self.config.borrow();
-        match config
-            .endpoints
-            .find(&target.host, &self.namespace, target.port)
-        {
-            Some(addresses) if addresses.is_empty() => {
+        let told = |(namespace, name): (String, String)| {
+            self.directory.told(&namespace, &name, target.port)
+        };
+        match endpoints::key(&target.host, &self.namespace).and_then(told) {
+            Some(endpoints) if endpoints.is_empty() => {
                 Err(format!("service `{}` has no ready endpoint", target.host))
             }
-            Some(addresses) => {
+            Some(endpoints) => {
                 let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-                Ok(addresses[turn % addresses.len()].to_string())
+                Ok(endpoints[turn % endpoints.len()].address.to_string())
             }
             None => match target.ip() {
                 Some(ip) => Ok(SocketAddr::new(ip, target.port_or_default()).to_string()),

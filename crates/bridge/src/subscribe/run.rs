@@ -5,13 +5,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use gateway::discovery::Directory;
 use krafka::KrafkaError;
 use krafka::consumer::{
     AutoOffsetReset, Consumer, ConsumerRebalanceListener, ConsumerRecord, OffsetAndMetadata,
     TopicPartition,
 };
 use model::subscribe::From;
-use model::{Config, Object, Subscribe};
+use model::{Object, Subscribe};
 use observe::metrics::{Counter, Gauge, Metrics};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, Id, JoinSet};
@@ -81,7 +82,7 @@ impl Subscription {
     pub(super) fn new(
         object: &Object<Subscribe>,
         log: &Log,
-        config: watch::Receiver<Arc<Config>>,
+        directory: Directory,
         metrics: &Metrics,
     ) -> Self {
         let labels = [
@@ -90,7 +91,7 @@ impl Subscription {
         ];
         let counter = |name, help| metrics.counter(name, help, &labels);
         let courier = Courier {
-            delivery: Delivery::new(object, config),
+            delivery: Delivery::new(object, directory),
             spec: object.spec.clone(),
             log: log.clone(),
             hold: watch::Sender::new(Instant::now()),

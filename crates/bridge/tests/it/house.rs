@@ -30,7 +30,7 @@ pub(crate) struct House {
     pub(crate) metrics: Metrics,
     log: Log,
     config: Arc<Config>,
-    _gateway: Gateway,
+    running: Gateway,
     _data: TempDir,
     stop: CancellationToken,
 }
@@ -127,7 +127,7 @@ impl House {
             metrics,
             log,
             config,
-            _gateway: gateway,
+            running: gateway,
             _data: data,
             stop,
         }
@@ -135,7 +135,11 @@ impl House {
 
     /// Starts the subscriptions of the configuration.
     pub(crate) async fn subscribe(&self) -> Subscriptions {
-        let subscriptions = Subscriptions::new(self.metrics.clone(), self.stop.child_token());
+        let subscriptions = Subscriptions::new(
+            self.metrics.clone(),
+            self.running.directory(),
+            self.stop.child_token(),
+        );
         subscriptions.apply(self.config.clone(), &self.log).await;
         subscriptions
     }

@@ -61,7 +61,10 @@ fn names_of_headers_go_out_capitalised() {
     );
     for (module, written) in [("module: { proper_case: true }\n", true), ("", false)] {
         rig.apply(&format!("{module}{routes}"));
-        assert_eq!(rig.ask("GET / HTTP/1.1\nhost: s\nx-own-id: 1", "").status, 200);
+        assert_eq!(
+            rig.ask("GET / HTTP/1.1\nhost: s\nx-own-id: 1", "").status,
+            200
+        );
         let head = told.recv().expect("a request");
         assert_eq!(head.contains("\r\nX-Own-Id: 1\r\n"), written, "{head}");
         assert_eq!(head.contains("\r\nx-own-id: 1\r\n"), !written, "{head}");

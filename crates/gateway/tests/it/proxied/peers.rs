@@ -79,7 +79,10 @@ fn tells(version: &str, service: SocketAddr) {
     ));
     for (line, expected) in [
         (TCP4, "192.0.2.7 4711"),
-        ("PROXY TCP6 2001:db8::7 2001:db8::1 4712 80\r\n", "2001:db8::7 4712"),
+        (
+            "PROXY TCP6 2001:db8::7 2001:db8::1 4712 80\r\n",
+            "2001:db8::7 4712",
+        ),
     ] {
         let mut client = rig.connect();
         client.send(line);
