@@ -249,6 +249,24 @@ async fn route(key: ApiKey, call: &Call, frame: Bytes, at: usize) -> Result<Answ
         ApiKey::OffsetCommit => answer(call, frame, at, api::commits::commit).await,
         ApiKey::OffsetFetch => answer(call, frame, at, api::commits::fetch).await,
         ApiKey::OffsetDelete => answer(call, frame, at, api::commits::delete).await,
+        ApiKey::ElectLeaders => answer(call, frame, at, api::moves::elect).await,
+        ApiKey::AlterPartitionReassignments => answer(call, frame, at, api::moves::reassign).await,
+        ApiKey::ListPartitionReassignments => answer(call, frame, at, api::moves::under_way).await,
+        ApiKey::AlterReplicaLogDirs => answer(call, frame, at, api::moves::log_dirs).await,
+        ApiKey::DescribeQuorum => answer(call, frame, at, api::quorum::describe).await,
+        ApiKey::UnregisterBroker => answer(call, frame, at, api::quorum::unregister).await,
+        ApiKey::ListConfigResources => answer(call, frame, at, api::resources::list).await,
+        ApiKey::DescribeAcls => answer(call, frame, at, api::security::describe_acls).await,
+        ApiKey::CreateAcls => answer(call, frame, at, api::security::create_acls).await,
+        ApiKey::DeleteAcls => answer(call, frame, at, api::security::delete_acls).await,
+        ApiKey::SaslHandshake => answer(call, frame, at, api::security::handshake).await,
+        ApiKey::SaslAuthenticate => answer(call, frame, at, api::security::authenticate).await,
+        ApiKey::CreateDelegationToken => answer(call, frame, at, api::security::create_token).await,
+        ApiKey::RenewDelegationToken => answer(call, frame, at, api::security::renew_token).await,
+        ApiKey::ExpireDelegationToken => answer(call, frame, at, api::security::expire_token).await,
+        ApiKey::DescribeDelegationToken => {
+            answer(call, frame, at, api::security::describe_tokens).await
+        }
         api => Err(Failure::Api { api }),
     }
 }

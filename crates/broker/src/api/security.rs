@@ -1,0 +1,130 @@
+//! What a listener without authentication, and a broker without authorization, answer about them.
+
+use kafka::error::ErrorCode;
+use kafka::messages::create_acls::{AclCreationResult, CreateAclsRequest, CreateAclsResponse};
+use kafka::messages::create_delegation_token::{
+    CreateDelegationTokenRequest, CreateDelegationTokenResponse,
+};
+use kafka::messages::delete_acls::{DeleteAclsFilterResult, DeleteAclsRequest, DeleteAclsResponse};
+use kafka::messages::describe_acls::{DescribeAclsRequest, DescribeAclsResponse};
+use kafka::messages::describe_delegation_token::{
+    DescribeDelegationTokenRequest, DescribeDelegationTokenResponse,
+};
+use kafka::messages::expire_delegation_token::{
+    ExpireDelegationTokenRequest, ExpireDelegationTokenResponse,
+};
+use kafka::messages::renew_delegation_token::{
+    RenewDelegationTokenRequest, RenewDelegationTokenResponse,
+};
+use kafka::messages::sasl_authenticate::{SaslAuthenticateRequest, SaslAuthenticateResponse};
+use kafka::messages::sasl_handshake::{SaslHandshakeRequest, SaslHandshakeResponse};
+
+use crate::dispatch::Call;
+
+const NO_AUTHORIZER: &str = "No Authorizer is configured.";
+const NO_TOKENS: ErrorCode = ErrorCode::DelegationTokenRequestNotAllowed;
+/// Who everybody is without authentication.
+const PRINCIPAL_TYPE: &str = "User";
+const PRINCIPAL_NAME: &str = "ANONYMOUS";
+
+pub(crate) async fn describe_acls(_: Call, _: DescribeAclsRequest) -> DescribeAclsResponse {
+    DescribeAclsResponse {
+        error_code: ErrorCode::SecurityDisabled.code(),
+        error_message: Some(NO_AUTHORIZER.to_owned()),
+        ..DescribeAclsResponse::default()
+    }
+}
+
+pub(crate) async fn create_acls(_: Call, request: CreateAclsRequest) -> CreateAclsResponse {
+    let refused = AclCreationResult {
+        error_code: ErrorCode::SecurityDisabled.code(),
+        error_message: Some(NO_AUTHORIZER.to_owned()),
+    };
+    CreateAclsResponse {
+        results: vec![refused; request.creations.len()],
+        ..CreateAclsResponse::default()
+    }
+}
+
+pub(crate) async fn delete_acls(_: Call, request: DeleteAclsRequest) -> DeleteAclsResponse {
+    let refused = DeleteAclsFilterResult {
+        error_code: ErrorCode::SecurityDisabled.code(),
+        error_message: Some(NO_AUTHORIZER.to_owned()),
+        ..DeleteAclsFilterResult::default()
+    };
+    DeleteAclsResponse {
+        filter_results: vec![refused; request.filters.len()],
+        ..DeleteAclsResponse::default()
+    }
+}
+
+/// Without SASL on the listener no mechanism is offered, and no exchange can begin.
+pub(crate) async fn handshake(_: Call, _: SaslHandshakeRequest) -> SaslHandshakeResponse {
+    SaslHandshakeResponse {
+        error_code: ErrorCode::IllegalSaslState.code(),
+        ..SaslHandshakeResponse::default()
+    }
+}
+
+pub(crate) async fn authenticate(_: Call, _: SaslAuthenticateRequest) -> SaslAuthenticateResponse {
+    SaslAuthenticateResponse {
+        error_code: ErrorCode::IllegalSaslState.code(),
+        error_message: Some("this listener does not use SASL".to_owned()),
+        ..SaslAuthenticateResponse::default()
+    }
+}
+
+pub(crate) async fn create_token(
+    call: Call,
+    _: CreateDelegationTokenRequest,
+) -> CreateDelegationTokenResponse {
+    let anonymous = || (PRINCIPAL_TYPE.to_owned(), PRINCIPAL_NAME.to_owned());
+    let (principal_type, principal_name) = anonymous();
+    let (token_requester_principal_type, token_requester_principal_name) = match call.version {
+        ..3 => Default::default(),
+        _ => anonymous(),
+    };
+    CreateDelegationTokenResponse {
+        error_code: NO_TOKENS.code(),
+        principal_type,
+        principal_name,
+        token_requester_principal_type,
+        token_requester_principal_name,
+        issue_timestamp_ms: -1,
+        expiry_timestamp_ms: -1,
+        max_timestamp_ms: -1,
+        ..CreateDelegationTokenResponse::default()
+    }
+}
+
+pub(crate) async fn renew_token(
+    _: Call,
+    _: RenewDelegationTokenRequest,
+) -> RenewDelegationTokenResponse {
+    RenewDelegationTokenResponse {
+        error_code: NO_TOKENS.code(),
+        expiry_timestamp_ms: -1,
+        ..RenewDelegationTokenResponse::default()
+    }
+}
+
+pub(crate) async fn expire_token(
+    _: Call,
+    _: ExpireDelegationTokenRequest,
+) -> ExpireDelegationTokenResponse {
+    ExpireDelegationTokenResponse {
+        error_code: NO_TOKENS.code(),
+        expiry_timestamp_ms: -1,
+        ..ExpireDelegationTokenResponse::default()
+    }
+}
+
+pub(crate) async fn describe_tokens(
+    _: Call,
+    _: DescribeDelegationTokenRequest,
+) -> DescribeDelegationTokenResponse {
+    DescribeDelegationTokenResponse {
+        error_code: NO_TOKENS.code(),
+        ..DescribeDelegationTokenResponse::default()
+    }
+}
