@@ -5,6 +5,7 @@
 
 pub mod backend;
 pub mod body;
+pub mod connect;
 pub mod discovery;
 pub mod listener;
 pub mod refusal;

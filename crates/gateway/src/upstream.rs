@@ -9,7 +9,6 @@ pub(crate) mod cluster;
 pub(crate) mod dial;
 pub(crate) mod discover;
 pub(crate) mod health;
-mod io;
 pub(crate) mod outlier;
 pub(crate) mod pool;
 pub(crate) mod send;

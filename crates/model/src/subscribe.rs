@@ -26,6 +26,12 @@ pub struct Subscribe {
     /// Where the records go: `[scheme://]host[.namespace][:port]`, as in a Mapping.
     pub service: String,
 
+    /// TLSContext for TLS towards the service, which is spoken with `https://` too. Where it has no CA, or there is none, the
+    /// service's certificate must come from a root of the operating system and be for the service's host, unless the
+    /// TLSContext says `verify: none`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<String>,
+
     /// Path of the request.
     pub path: String,
 

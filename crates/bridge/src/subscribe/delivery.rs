@@ -7,25 +7,23 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
+use gateway::connect::Secure;
 use gateway::discovery::Directory;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use model::endpoints;
 use model::target::Target;
 use model::{Object, Subscribe};
 use observe::trace::TraceContext;
 
+use super::connect::Connector;
 use super::lanes::Record;
 use super::outcome::{self, Outcome};
 
 /// Bytes read of an answer's body so that its connection can be used again; a longer one costs the connection.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
-
-/// How long a connection to the service may take to open.
-const CONNECT_MAX: Duration = Duration::from_secs(3);
 
 /// Record headers that would change the framing or the meaning of the request itself.
 const NOT_PASSED_ON: &[&str] = &[
@@ -45,7 +43,7 @@ const NOT_PASSED_ON: &[&str] = &[
 
 /// Sends records to the service of one subscription.
 pub(super) struct Delivery {
-    client: Client<HttpConnector, Full<Bytes>>,
+    client: Client<Connector, Full<Bytes>>,
     method: Method,
     path: String,
     topic: String,
@@ -59,19 +57,16 @@ pub(super) struct Delivery {
 }
 
 impl Delivery {
-    pub(super) fn new(object: &Object<Subscribe>, directory: Directory) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(CONNECT_MAX));
+    pub(super) fn new(
+        object: &Object<Subscribe>,
+        secure: Option<Secure>,
+        directory: Directory,
+    ) -> Self {
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(30))
-            .build(connector);
+            .build(Connector::new(secure.clone()));
         let spec = &object.spec;
-        let target = Target::parse(&spec.service).and_then(|target| match target.tls {
-            true => Err("subscriptions do not deliver over TLS yet".to_owned()),
-            false => Ok(target),
-        });
         Delivery {
             client,
             method: spec.method.parse().unwrap_or(Method::POST),
@@ -79,7 +74,10 @@ impl Delivery {
             topic: spec.topic.clone(),
             subscription: object.name.clone(),
             namespace: object.namespace.clone(),
-            target,
+            target: Target::parse(&spec.service).map(|target| Target {
+                tls: secure.is_some(),
+                ..target
+            }),
             timeout: spec.timeout,
             directory,
             turn: AtomicUsize::new(0),
@@ -123,7 +121,7 @@ impl Delivery {
         let target = self.target.as_ref().map_err(Clone::clone)?;
         let authority = self.authority(target)?;
         let uri = Uri::builder()
-            .scheme("http")
+            .scheme(if target.tls { "https" } else { "http" })
             .authority(authority)
             .path_and_query(self.path.as_str())
             .build();

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use gateway::connect::Secure;
 use gateway::discovery::Directory;
 use krafka::KrafkaError;
 use krafka::consumer::{
@@ -82,6 +83,7 @@ impl Subscription {
     pub(super) fn new(
         object: &Object<Subscribe>,
         log: &Log,
+        secure: Option<Secure>,
         directory: Directory,
         metrics: &Metrics,
     ) -> Self {
@@ -91,7 +93,7 @@ impl Subscription {
         ];
         let counter = |name, help| metrics.counter(name, help, &labels);
         let courier = Courier {
-            delivery: Delivery::new(object, directory),
+            delivery: Delivery::new(object, secure, directory),
             spec: object.spec.clone(),
             log: log.clone(),
             hold: watch::Sender::new(Instant::now()),

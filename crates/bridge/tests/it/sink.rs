@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -10,8 +11,10 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use testkit::tls::Identity;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+use tokio_rustls::TlsAcceptor;
 
 use crate::house::LIMIT;
 
@@ -41,6 +44,22 @@ impl Sink {
     pub(crate) async fn start(
         answer: impl Fn(&Got) -> String + Clone + Send + Sync + 'static,
     ) -> Sink {
+        Self::serve(None, answer).await
+    }
+
+    /// Starts one behind TLS.
+    pub(crate) async fn start_tls(
+        identity: &Identity,
+        answer: impl Fn(&Got) -> String + Clone + Send + Sync + 'static,
+    ) -> Sink {
+        let acceptor = TlsAcceptor::from(Arc::new(identity.server(None)));
+        Self::serve(Some(acceptor), answer).await
+    }
+
+    async fn serve(
+        tls: Option<TlsAcceptor>,
+        answer: impl Fn(&Got) -> String + Clone + Send + Sync + 'static,
+    ) -> Sink {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (tell, got) = mpsc::unbounded_channel();
@@ -62,7 +81,19 @@ impl Sink {
                         Ok::<_, Infallible>(response)
                     }
                 });
-                tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+                let http = http1::Builder::new();
+                let tls = tls.clone();
+                tokio::spawn(async move {
+                    // How a connection ends is its client's business.
+                    match tls {
+                        None => _ = http.serve_connection(TokioIo::new(stream), service).await,
+                        Some(tls) => {
+                            if let Ok(stream) = tls.accept(stream).await {
+                                _ = http.serve_connection(TokioIo::new(stream), service).await;
+                            }
+                        }
+                    }
+                });
             }
         });
         Sink { address, got }

@@ -1,5 +1,9 @@
 //! Each record becomes a request; what the service answers decides what happens next.
 
+use std::fs;
+
+use testkit::tls::{Ca, self_signed};
+
 use crate::house::House;
 use crate::sink::{Got, Sink};
 
@@ -182,5 +186,44 @@ async fn a_service_that_cannot_be_reached_counts_as_a_failed_try() {
             .contains("could not be reached"),
         "{dead:?}"
     );
+    subscriptions.end().await;
+}
+
+#[tokio::test]
+async fn over_tls_the_service_must_be_trusted() {
+    let sink = Sink::start_tls(&self_signed("127.0.0.1"), |_| "204".into()).await;
+    let yaml = yaml(&sink, "").replace("service: \"", "service: \"https://");
+    let house = House::start(&yaml).await;
+    house.produce("orders", "k", "v").await;
+    let subscriptions = house.subscribe().await;
+    let dead = house.records("dead", 1).await;
+    let why = dead[0].header("nuncio-dead-reason").unwrap_or_default();
+    assert!(why.contains("certificate"), "{why}");
+    subscriptions.end().await;
+}
+
+#[tokio::test]
+async fn a_tls_context_says_who_is_trusted_and_its_file_may_come_late() {
+    let (ca, folder) = (Ca::new(), tempfile::tempdir().unwrap());
+    let mut sink = Sink::start_tls(&ca.sign("127.0.0.1"), |_| "204".into()).await;
+    let file = folder.path().join("ca.pem");
+    let subscription = yaml(&sink, "tls: internal").replace("attempts_max: 3", "attempts_max: 0");
+    let yaml = format!(
+        "{subscription}
+---
+apiVersion: getambassador.io/v3alpha1
+kind: TLSContext
+metadata: {{ name: internal }}
+spec: {{ cacert_chain_file: '{}' }}
+",
+        file.display()
+    );
+    let house = House::start(&yaml).await;
+    house.produce("orders", "k", "v").await;
+    let subscriptions = house.subscribe().await;
+    fs::write(folder.path().join("next"), ca.pem()).unwrap();
+    fs::rename(folder.path().join("next"), &file).unwrap();
+    assert_eq!(sink.next().await.body, "v");
+    house.committed("mail", "orders", 1).await;
     subscriptions.end().await;
 }

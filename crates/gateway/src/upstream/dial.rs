@@ -15,10 +15,10 @@ use tracing::debug;
 
 use super::breaker::{Limited, Priority};
 use super::cluster::{Cluster, Protocol, Spec};
-use super::io::Io;
 use super::pool::{Endpoint, Lane, Lease, Stream};
 use super::send::Failure;
 use crate::body::RequestBody;
+use crate::connect::io::Io;
 use crate::proxy_protocol;
 
 /// Bytes read ahead of a slow client, and the longest head of an answer, for each connection.

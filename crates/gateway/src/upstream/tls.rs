@@ -90,7 +90,7 @@ pub(crate) struct Tls {
 
 impl Tls {
     /// Shakes hands.
-    pub(super) async fn connect(
+    pub(crate) async fn connect(
         &self,
         stream: TcpStream,
         http2: bool,
@@ -100,7 +100,10 @@ impl Tls {
             None => ServerName::from(stream.peer_addr()?.ip()),
         };
         let current = self.originator.current.load_full();
-        let current = current.ok_or_else(|| io::Error::other("there are no certificates yet"))?;
+        let current = current.ok_or_else(|| match self.originator.problem() {
+            Some(problem) => io::Error::other((*problem).clone()),
+            None => io::Error::other("there are no certificates yet"),
+        })?;
         let config = if http2 {
             &current.http2
         } else {

@@ -166,11 +166,11 @@ fn template(text: &str, path: &str, names: &[String], findings: &mut Vec<Finding
 pub(super) fn subscribe(subscribe: &Subscribe, findings: &mut Vec<Finding>) {
     match Target::parse(&subscribe.service) {
         Err(what) => findings.push(Finding::error("service", what)),
-        Ok(target) if target.tls => {
-            findings.push(Finding::error(
-                "service",
-                "records are not delivered over TLS yet",
-            ));
+        Ok(target)
+            if subscribe.tls.is_some() && !target.tls && subscribe.service.contains("://") =>
+        {
+            let what = "`http://` means no TLS, `tls` has no effect";
+            findings.push(Finding::warning("tls", what).hint("take `http://` off"));
         }
         Ok(_) => (),
     }

@@ -95,6 +95,7 @@ impl<'a> Names<'a> {
             Spec::Subscribe(Subscribe {
                 topic,
                 service,
+                tls,
                 dead_letter,
                 ..
             }) => {
@@ -103,6 +104,8 @@ impl<'a> Names<'a> {
                     self.topic("topic", topic),
                     dead_letter.and_then(|name| self.topic("dead_letter", name)),
                     self.target(object, service),
+                    tls.as_ref()
+                        .and_then(|name| self.context(object, name).err()),
                 ];
                 found.into_iter().flatten().collect()
             }
@@ -124,33 +127,37 @@ impl<'a> Names<'a> {
                 _ => Vec::new(),
             };
         };
-        let mut named = self.contexts.iter().filter(|(id, _)| id.name == *name);
-        let own = named
-            .clone()
-            .find(|(id, _)| id.namespace == object.id.namespace);
-        match own.or_else(|| named.next()) {
-            Some((_, context)) if context.verifies() || context.verify == Some(Verify::None) => {
-                Vec::new()
-            }
-            Some(_) => {
+        match self.context(object, name) {
+            Ok(context) if context.verifies() || context.verify == Some(Verify::None) => Vec::new(),
+            Ok(_) => {
                 let what = format!("the certificate of the service is not verified by `{name}`");
                 let hint = "give the TLSContext `ca_secret`, `cacert_chain_file` or `verify: system`, \
                             or say `verify: none`";
                 vec![Finding::warning("tls", what).hint(hint)]
             }
-            None if self.refused.contains(&(Kind::TLSContext, name)) => {
-                let what = format!("the TLSContext `{name}` is refused itself");
-                vec![Finding::error("tls", what)]
-            }
-            None => {
-                let names: Vec<&str> = self.contexts.iter().map(|(id, _)| &*id.name).collect();
-                let finding = Finding::error("tls", format!("unknown TLSContext `{name}`"));
-                vec![match nearest(name, &names) {
-                    Some(name) => finding.hint(format!("did you mean `{name}`?")),
-                    None => finding,
-                }]
-            }
+            Err(unknown) => vec![unknown],
         }
+    }
+
+    /// Returns the TLSContext that an object names in `tls`: one of its own namespace, or of another.
+    fn context(&self, object: &Written, name: &str) -> Result<&TlsContext, Finding> {
+        let mut named = self.contexts.iter().filter(|(id, _)| id.name == *name);
+        let own = named
+            .clone()
+            .find(|(id, _)| id.namespace == object.id.namespace);
+        if let Some((_, context)) = own.or_else(|| named.next()) {
+            return Ok(context);
+        }
+        if self.refused.contains(&(Kind::TLSContext, name)) {
+            let what = format!("the TLSContext `{name}` is refused itself");
+            return Err(Finding::error("tls", what));
+        }
+        let names: Vec<&str> = self.contexts.iter().map(|(id, _)| &*id.name).collect();
+        let finding = Finding::error("tls", format!("unknown TLSContext `{name}`"));
+        Err(match nearest(name, &names) {
+            Some(name) => finding.hint(format!("did you mean `{name}`?")),
+            None => finding,
+        })
     }
 
     fn topic(&self, path: &str, name: &str) -> Option<Finding> {

@@ -1,18 +1,26 @@
-//! A connection to an endpoint, with TLS or without.
+//! A connection to a service, with TLS or without.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use hyper_util::client::legacy::connect::{Connected, Connection};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 /// The bytes of a connection.
-pub(super) enum Io {
+pub enum Io {
+    /// Without.
     Plain(TcpStream),
-    /// Boxed, because it is many times as large.
+    /// With TLS; boxed, because it is many times as large.
     Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Connection for Io {
+    fn connected(&self) -> Connected {
+        Connected::new()
+    }
 }
 
 impl AsyncRead for Io {
