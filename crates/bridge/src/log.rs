@@ -144,6 +144,7 @@ async fn embedded(broker: &Broker, topic: &str, entry: Entry) -> Result<Placed, 
             ProduceError::UnknownTopic { topic } => AppendError::UnknownTopic(topic),
             ProduceError::TooLarge { topic, .. } => AppendError::TooLarge(topic),
             ProduceError::Internal { topic } => AppendError::Denied(topic),
+            ProduceError::Invalid { topic, why } => AppendError::Invalid { topic, why },
             other => AppendError::Unavailable {
                 topic: topic.to_owned(),
                 why: other.to_string(),

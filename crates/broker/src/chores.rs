@@ -12,6 +12,8 @@ use tracing::{error, info, warn};
 use crate::clock;
 use crate::core::Core;
 
+/// How often it is looked whether something must be flushed because of its age, or can be written again.
+const FLUSHES: Duration = Duration::from_secs(1);
 /// How often gauges are brought up to date.
 const GAUGES: Duration = Duration::from_secs(5);
 
@@ -20,6 +22,8 @@ pub(crate) async fn run(core: Arc<Core>, stop: CancellationToken) {
     let mut retention =
         time::interval_at(Instant::now() + core.retention_check, core.retention_check);
     retention.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut flushes = time::interval(FLUSHES);
+    flushes.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut gauges = time::interval(GAUGES);
     gauges.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut told = Told::default();
@@ -35,7 +39,29 @@ pub(crate) async fn run(core: Arc<Core>, stop: CancellationToken) {
                     warn!(%refusal, "could not remove old offsets");
                 }
             }
+            _ = flushes.tick() => {
+                let all = core.clone();
+                if let Err(error) = spawn_blocking(move || flush(&all)).await {
+                    error!(%error, "could not look what is to be flushed");
+                }
+            }
             _ = gauges.tick() => told.tell(&core),
+        }
+    }
+}
+
+/// Flushes what has waited for as long as its topic allows, and takes logs into use again whose disk refused.
+fn flush(core: &Core) {
+    for topic in core.topics.all() {
+        let after = topic.settings().flush_ms.map(Duration::from_millis);
+        for partition in topic.partitions().iter() {
+            partition.heal();
+            if let Some(after) = after
+                && let Err(rejected) = partition.flush_after(after)
+                && !partition.is_gone()
+            {
+                error!(topic = %topic.name, partition = partition.index, %rejected, "could not flush");
+            }
         }
     }
 }

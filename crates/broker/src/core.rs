@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use crate::Address;
+use crate::cleaner::Compacting;
 use crate::group::coordinator::Coordinator;
 use crate::metrics::Metrics;
 use crate::node::{NODE_ID, Node};
@@ -61,6 +62,7 @@ pub(crate) struct Core {
     pub rules: crate::group::terms::Rules,
     pub offsets_retention: Duration,
     pub retention_check: Duration,
+    pub compacting: Compacting,
     pub node: Node,
     pub topics: Topics,
     pub writer: Arc<Writer>,
@@ -139,6 +141,28 @@ impl Core {
                 "6000",
             ),
             setting("listeners", Kind::List, listener, "PLAINTEXT://:9092"),
+            setting(
+                "log.cleaner.backoff.ms",
+                Kind::Long,
+                self.compacting.backoff.as_millis().to_string(),
+                "15000",
+            ),
+            setting(
+                "log.cleaner.dedupe.buffer.size",
+                Kind::Long,
+                self.compacting.keys_bytes_max.to_string(),
+                "134217728",
+            ),
+            setting("log.cleaner.enable", Kind::Boolean, "true".into(), "true"),
+            setting(
+                "log.cleaner.io.max.bytes.per.second",
+                Kind::Double,
+                self.compacting
+                    .bytes_per_second_max
+                    .map_or("1.7976931348623157E308".into(), |most| most.to_string()),
+                "1.7976931348623157E308",
+            ),
+            setting("log.cleaner.threads", Kind::Int, "1".into(), "1"),
             setting(
                 "log.dir",
                 Kind::String,

@@ -24,6 +24,7 @@ use tracing::{error, info, warn};
 
 mod api;
 mod chores;
+mod cleaner;
 mod clock;
 mod connection;
 mod core;
@@ -31,6 +32,7 @@ mod dispatch;
 mod ensure;
 mod files;
 mod group;
+mod intake;
 mod listener;
 mod metrics;
 mod node;
@@ -41,6 +43,7 @@ mod topic;
 pub mod view;
 mod writer;
 
+pub use crate::cleaner::Compacting;
 pub use crate::core::Limits;
 pub use crate::ensure::{Drift, EnsureError};
 
@@ -58,7 +61,7 @@ use crate::writer::Writer;
 /// Partitions of the topic that holds groups and offsets: one node has one coordinator, and one
 /// partition gives all its changes one order and one flush.
 const OFFSETS_PARTITIONS: usize = 1;
-/// Old group state is deleted in files of this size.
+/// Group state is compacted in files of this size: what is in the newest of them is read at each start.
 const OFFSETS_SEGMENT_BYTES: &str = "8388608";
 
 /// A host and a port that are told to clients.
@@ -114,6 +117,8 @@ pub struct Options {
     pub offsets_retention: Duration,
     /// How often old records are looked for (`log.retention.check.interval.ms`).
     pub retention_check: Duration,
+    /// How compacted topics are compacted.
+    pub compacting: Compacting,
     /// What the broker takes on at most.
     pub limits: Limits,
 }
@@ -131,6 +136,7 @@ impl Options {
             group_initial_rebalance_delay: Duration::ZERO,
             offsets_retention: Duration::from_hours(7 * 24),
             retention_check: Duration::from_mins(5),
+            compacting: Compacting::default(),
             limits: Limits::default(),
         }
     }
@@ -218,6 +224,7 @@ impl Broker {
         let (groups, ending) = (core.groups.clone(), stop.clone());
         tasks.push(tokio::spawn(async move { groups.run_timer(ending).await }));
         tasks.push(tokio::spawn(chores::run(core.clone(), stop.clone())));
+        tasks.push(tokio::spawn(cleaner::run(core.clone(), stop.clone())));
         info!(dir = %dir.display(), topics = core.topics.all().len(), "broker open");
         let running = Running {
             stop,
@@ -320,10 +327,10 @@ fn open(options: Options) -> Result<Opened, OpenError> {
             .create(NewTopic {
                 name: OFFSETS_TOPIC.to_owned(),
                 partitions: OFFSETS_PARTITIONS,
-                overrides: Overrides::from([(
-                    "segment.bytes".into(),
-                    OFFSETS_SEGMENT_BYTES.into(),
-                )]),
+                overrides: Overrides::from([
+                    ("cleanup.policy".into(), "compact".into()),
+                    ("segment.bytes".into(), OFFSETS_SEGMENT_BYTES.into()),
+                ]),
             })
             .map_err(|error| failed(io::Error::other(error)))?,
     };
@@ -353,6 +360,7 @@ fn open(options: Options) -> Result<Opened, OpenError> {
         rules,
         offsets_retention: options.offsets_retention,
         retention_check: options.retention_check,
+        compacting: options.compacting,
         node,
         topics,
         writer: Arc::new(writer),

@@ -13,11 +13,13 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
+use journal::clean::Cleaning;
 use journal::producer::{Origin, Producer, Refusal};
 use journal::{
-    Aborted, AppendError, Appended, Config, CutError, Found, Log, OpenError, ReadError, Reader,
-    Retention, Slice,
+    Aborted, AppendError, Appended, Compaction, Config, CutError, Found, Log, OpenError, ReadError,
+    Reader, Retention, Slice,
 };
 use kafka::record::TimestampType;
 use parking_lot::Mutex;
@@ -87,6 +89,16 @@ impl Isolation {
     }
 }
 
+/// What became of an append.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    pub appended: Appended,
+    /// It counts once it is flushed.
+    pub durable: bool,
+    /// A flush is due, whoever waits for it.
+    pub flush: bool,
+}
+
 /// One partition.
 #[derive(Debug)]
 pub(crate) struct Partition {
@@ -96,6 +108,8 @@ pub(crate) struct Partition {
     writing: Mutex<Writing>,
     high_water: AtomicI64,
     gone: AtomicBool,
+    /// A flush has failed.
+    failed: AtomicBool,
     waiting: Mutex<Vec<Weak<Notify>>>,
 }
 
@@ -105,6 +119,10 @@ struct Writing {
     log: Option<Log>,
     /// The first offset that must be flushed before it may be read.
     unflushed_from: Option<i64>,
+    /// The topic's `flush.messages`.
+    flush_messages: u64,
+    /// When the last flush began.
+    flushed: Instant,
     /// A flush is under way that `unflushed_from` does not tell of any more.
     flushing: bool,
 }
@@ -151,9 +169,12 @@ impl Partition {
             writing: Mutex::new(Writing {
                 log: Some(log),
                 unflushed_from: None,
+                flush_messages: settings.flush_messages,
+                flushed: Instant::now(),
                 flushing: false,
             }),
             gone: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
             waiting: Mutex::default(),
         })
     }
@@ -166,8 +187,9 @@ impl Partition {
         now: i64,
         origin: Origin,
         durable: bool,
-    ) -> Result<Appended, Rejected> {
+    ) -> Result<Taken, Rejected> {
         let mut writing = self.writing.lock();
+        let flush_messages = writing.flush_messages;
         let log = writing.log.as_mut().ok_or(Rejected::Gone)?;
         let appended = log.append(batches, now, origin).inspect_err(|error| {
             if let AppendError::Disk(error) = error {
@@ -175,15 +197,21 @@ impl Partition {
             }
         })?;
         let end = log.end_offset();
+        let unflushed = u64::try_from(end - log.stable_offset()).unwrap_or(u64::MAX);
+        let taken = Taken {
+            appended,
+            durable: durable || unflushed >= flush_messages,
+            flush: log.take_rolled(),
+        };
         if appended.duplicate {
-            return Ok(appended);
+            return Ok(taken);
         }
-        if durable {
+        if taken.durable {
             writing.unflushed_from.get_or_insert(appended.base_offset);
         } else if writing.unflushed_from.is_none() && !writing.flushing {
             self.show(end);
         }
-        Ok(appended)
+        Ok(taken)
     }
 
     /// Puts on disk what was appended so far, and shows it. Appending goes on meanwhile.
@@ -194,6 +222,7 @@ impl Partition {
             let flush = log.begin_flush()?;
             writing.unflushed_from = None;
             writing.flushing = true;
+            writing.flushed = Instant::now();
             flush
         };
         let outcome = flush.as_ref().map(|flush| flush.run());
@@ -202,12 +231,45 @@ impl Partition {
         let log = writing.log.as_mut().ok_or(Rejected::Gone)?;
         if let (Some(flush), Some(outcome)) = (flush, outcome) {
             log.end_flush(&flush, outcome).inspect_err(|error| {
+                self.failed.store(true, Ordering::Release);
                 error!(%error, topic = %self.topic, index = self.index, "could not flush, closed for writing");
             })?;
         }
         let end = log.end_offset();
         self.show(writing.unflushed_from.unwrap_or(end));
         Ok(())
+    }
+
+    /// Flushes what was appended if the last flush began longer than `after` ago (`flush.ms`).
+    pub(crate) fn flush_after(&self, after: Duration) -> Result<(), Rejected> {
+        let due = {
+            let writing = self.writing.lock();
+            let dirty = writing.log.as_ref().is_some_and(Log::dirty);
+            dirty && writing.flushed.elapsed() >= after
+        };
+        if due { self.flush() } else { Ok(()) }
+    }
+
+    /// Takes a log into use again that a failed flush has closed for writing, if the disk lets us.
+    pub(crate) fn heal(&self) {
+        if !self.failed.load(Ordering::Acquire) {
+            return;
+        }
+        let mut writing = self.writing.lock();
+        let Some(log) = writing.log.as_mut() else {
+            return;
+        };
+        let (topic, index) = (&self.topic, self.index);
+        match log.heal() {
+            Ok(_) => {
+                info!(%topic, index, "open for writing again");
+                self.failed.store(false, Ordering::Release);
+                let end = log.end_offset();
+                writing.unflushed_from = None;
+                self.show(end);
+            }
+            Err(error) => warn!(%error, %topic, index, "still closed for writing"),
+        }
     }
 
     fn show(&self, up_to: i64) {
@@ -344,19 +406,36 @@ impl Partition {
 
     /// Deletes old segments as the topic's settings say. Waits for the disk.
     pub(crate) fn retain(&self, settings: &Settings, now: i64) -> Result<usize, Rejected> {
-        let retention = Retention {
-            age_ms: settings
-                .retention_ms
-                .and_then(|age| i64::try_from(age).ok()),
-            bytes: settings.retention_bytes,
+        let retention = match settings.delete {
+            true => Retention {
+                age_ms: settings
+                    .retention_ms
+                    .and_then(|age| i64::try_from(age).ok()),
+                bytes: settings.retention_bytes,
+            },
+            false => Retention::default(),
         };
         let mut writing = self.writing.lock();
         let log = writing.log.as_mut().ok_or(Rejected::Gone)?;
-        Ok(log.retain(now, &retention)?.len())
+        let gone = log.retain(now, &retention)?.len();
+        let rolled = log.take_rolled();
+        drop(writing);
+        if rolled {
+            self.flush()?;
+        }
+        Ok(gone)
+    }
+
+    /// Returns the log as compaction sees it; `None` when it is not to be compacted.
+    pub(crate) fn cleaning(&self) -> Option<Cleaning> {
+        let up_to = self.last_stable();
+        self.writing.lock().log.as_ref()?.cleaning(up_to)
     }
 
     pub(crate) fn configure(&self, settings: &Settings) {
-        if let Some(log) = &mut self.writing.lock().log {
+        let mut writing = self.writing.lock();
+        writing.flush_messages = settings.flush_messages;
+        if let Some(log) = &mut writing.log {
             log.set_config(config(settings));
         }
     }
@@ -385,6 +464,8 @@ impl Partition {
 fn config(settings: &Settings) -> Config {
     Config {
         segment_bytes: settings.segment_bytes,
+        segment_jitter_ms: i64::try_from(settings.segment_jitter_ms).unwrap_or(i64::MAX),
+        preallocate: settings.preallocate,
         segment_ms: i64::try_from(settings.segment_ms).unwrap_or(i64::MAX),
         index_interval_bytes: settings.index_interval_bytes,
         message_bytes_max: u32::try_from(settings.max_message_bytes).unwrap_or(u32::MAX),
@@ -393,6 +474,14 @@ fn config(settings: &Settings) -> Config {
         } else {
             TimestampType::CreateTime
         },
+        index_bytes_max: settings.index_bytes_max,
+        compaction: settings.compact.then_some(Compaction {
+            dirty_ratio_min: settings.dirty_ratio_min,
+            lag_min_ms: settings.compaction_lag_min_ms,
+            lag_max_ms: settings.compaction_lag_max_ms,
+            tombstone_ms: settings.tombstone_ms,
+            levels: settings.levels,
+        }),
         ..Config::default()
     }
 }

@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use journal::producer::Origin;
-use kafka::record::{BatchBuilder, NewRecord};
+use kafka::record::{Batch, BatchBuilder, NewRecord};
 
 use crate::Broker;
 use crate::clock;
+use crate::intake;
 use crate::partition::{Partition, Rejected};
 use crate::partitioner::partition_of;
+use crate::topic::config::Settings;
 
 /// A record to be produced.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -63,6 +66,14 @@ pub enum ProduceError {
         /// The topic's `max.message.bytes`.
         max: usize,
     },
+    /// The topic's settings refuse it: a compacted topic needs a key, for example.
+    #[error("topic `{topic}` refuses the record: {why}")]
+    Invalid {
+        /// The topic.
+        topic: String,
+        /// The rule.
+        why: String,
+    },
     /// The topic is the broker's own.
     #[error("topic `{topic}` is the broker's own")]
     Internal {
@@ -113,8 +124,12 @@ impl Broker {
             });
         };
         let timestamp = record.timestamp.unwrap_or_else(clock::now_ms);
-        let batch = batch(&record, timestamp);
-        let (size, max) = (batch.len(), found.settings().max_message_bytes);
+        let mut batch = batch(&record, timestamp);
+        let settings = found.settings();
+        if let Some(stored) = examined(topic, &settings, &batch)? {
+            batch = stored;
+        }
+        let (size, max) = (batch.len(), settings.max_message_bytes);
         if size > max {
             return Err(ProduceError::TooLarge {
                 topic: topic.to_owned(),
@@ -143,7 +158,23 @@ impl Broker {
     }
 }
 
-fn batch(record: &Record, timestamp: i64) -> bytes::Bytes {
+fn examined(
+    topic: &str,
+    settings: &Settings,
+    bytes: &Bytes,
+) -> Result<Option<Bytes>, ProduceError> {
+    let invalid = |why| ProduceError::Invalid {
+        topic: topic.to_owned(),
+        why,
+    };
+    let (batch, _) = Batch::split_first(bytes).map_err(|error| invalid(error.to_string()))?;
+    intake::examine(settings, &batch, clock::now_ms()).map_err(|unfit| {
+        let first = unfit.records.into_iter().next();
+        invalid(first.map_or(unfit.why, |(_, why)| why))
+    })
+}
+
+fn batch(record: &Record, timestamp: i64) -> Bytes {
     let headers: Vec<(&str, Option<&[u8]>)> = record
         .headers
         .iter()

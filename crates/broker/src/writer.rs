@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock;
-use crate::partition::{Partition, Rejected};
+use crate::partition::{Partition, Rejected, Taken};
 
 /// Appends that are taken from the queue at once.
 const APPENDS_MAX: usize = 1024;
@@ -42,8 +42,8 @@ pub(crate) struct Append {
 #[derive(Debug)]
 struct Waiting {
     partition: Arc<Partition>,
-    appended: Appended,
-    done: oneshot::Sender<Result<Appended, Rejected>>,
+    /// Who is told, if anybody waits.
+    asked: Option<(Appended, oneshot::Sender<Result<Appended, Rejected>>)>,
 }
 
 /// The way into all partitions.
@@ -137,21 +137,35 @@ fn append(mut queue: mpsc::UnboundedReceiver<Append>, lanes: &[mpsc::UnboundedSe
                 done,
             } = append;
             match partition.append(&batches, now, origin, durable) {
-                Ok(appended) if durable => {
-                    // One partition always takes the same lane, so its flushes end in order.
-                    let lane = (Arc::as_ptr(&partition).addr() >> LANE_SHIFT) % FLUSHERS;
-                    let waiting = Waiting {
-                        partition,
-                        appended,
-                        done,
-                    };
-                    if let Err(refused) = lanes[lane].send(waiting) {
-                        _ = refused.0.done.send(Err(Rejected::Gone));
+                Ok(Taken {
+                    appended,
+                    durable: true,
+                    ..
+                }) => enqueue(lanes, partition, Some((appended, done))),
+                Ok(taken) => {
+                    _ = done.send(Ok(taken.appended)); // the client may have left
+                    if taken.flush {
+                        enqueue(lanes, partition, None);
                     }
                 }
-                outcome => _ = done.send(outcome), // the client may have left
+                Err(rejected) => _ = done.send(Err(rejected)), // the client may have left
             }
         }
+    }
+}
+
+fn enqueue(
+    lanes: &[mpsc::UnboundedSender<Waiting>],
+    partition: Arc<Partition>,
+    asked: Option<(Appended, oneshot::Sender<Result<Appended, Rejected>>)>,
+) {
+    // One partition always takes the same lane, so its flushes end in order.
+    let lane = (Arc::as_ptr(&partition).addr() >> LANE_SHIFT) % FLUSHERS;
+    let refused = lanes[lane].send(Waiting { partition, asked });
+    if let Err(refused) = refused
+        && let Some((_, done)) = refused.0.asked
+    {
+        _ = done.send(Err(Rejected::Gone));
     }
 }
 
@@ -167,12 +181,10 @@ fn flush(mut queue: mpsc::UnboundedReceiver<Waiting>, seconds: &Histogram) {
                 outcome
             });
         }
-        for Waiting {
-            partition,
-            appended,
-            done,
-        } in waiting.drain(..)
-        {
+        for Waiting { partition, asked } in waiting.drain(..) {
+            let Some((appended, done)) = asked else {
+                continue;
+            };
             let outcome = match outcomes.get(&Arc::as_ptr(&partition)) {
                 Some(Ok(())) => Ok(appended),
                 Some(Err(rejected)) => Err(rejected.clone()),

@@ -1,6 +1,8 @@
 //! The segment that is being written: when to add to its indexes and when to close it.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use kafka::record::{Header, NO_TIMESTAMP};
@@ -8,8 +10,12 @@ use tracing::warn;
 
 use crate::config::Config;
 use crate::index::{offset_entry, time_entry};
-use crate::scan::{NEAR, Stop, Walk};
 use crate::segment::Segment;
+
+/// Bytes of the larger index entry.
+const INDEX_ENTRY: u64 = 12;
+/// File systems round a file's size up; more than this was taken in advance.
+const SLACK: u64 = 1 << 20;
 
 /// Kafka keeps positions and relative offsets in signed 32-bit numbers.
 const RELATIVE_MAX: i64 = i32::MAX as i64;
@@ -28,7 +34,7 @@ impl Active {
     /// Goes on with a segment that may hold batches already.
     pub(crate) fn new(segment: Arc<Segment>, now: i64) -> io::Result<Active> {
         let last = segment.times.last()?;
-        let first_timestamp = first_timestamp(&segment)?;
+        let first_timestamp = segment.first_timestamp()?;
         Ok(Active {
             since_index: 0,
             last_time_entry: last.map_or(NO_TIMESTAMP, |entry| {
@@ -54,13 +60,39 @@ impl Active {
             return last_offset - self.segment.base() > RELATIVE_MAX;
         }
         let most = u64::from(config.segment_bytes).min(RELATIVE_MAX as u64);
+        let segment_ms = config.segment_ms.saturating_sub(self.jitter(config));
         let age = match (self.first_timestamp, max_timestamp) {
             (first, latest) if first >= 0 && latest >= 0 => latest.saturating_sub(first),
             _ => now.saturating_sub(self.created),
         };
         held + size as u64 > most
             || last_offset - self.segment.base() > RELATIVE_MAX
-            || age > config.segment_ms
+            || age > segment_ms
+            || self.segment.index_bytes() + INDEX_ENTRY > u64::from(config.index_bytes_max)
+    }
+
+    /// Returns by how much earlier this segment is closed than others: some time between none and
+    /// `segment.jitter.ms`, the same for as long as it is open.
+    fn jitter(&self, config: &Config) -> i64 {
+        if config.segment_jitter_ms <= 0 {
+            return 0;
+        }
+        let mut hasher = DefaultHasher::new();
+        (self.segment.path(), self.created).hash(&mut hasher);
+        let most = config.segment_jitter_ms.min(config.segment_ms) as u64;
+        (hasher.finish() % (most + 1)) as i64
+    }
+
+    /// Gives back the space that was taken in advance and is not needed.
+    pub(crate) fn trim(&self) -> io::Result<()> {
+        let segment = &self.segment;
+        let held = segment.file()?.metadata()?;
+        let used = segment.size();
+        // Blocks beyond the end are invisible in the length, so they are given back by setting it.
+        match held.len() > used || held.blocks() * 512 > used + SLACK {
+            true => segment.file()?.set_len(used),
+            false => Ok(()),
+        }
     }
 
     /// Notes a batch that lies at `position`, with the header it has there.
@@ -102,17 +134,5 @@ impl Active {
                 warn!(%error, path = %self.segment.times.path().display(), "index entry left out");
             }
         }
-    }
-}
-
-fn first_timestamp(segment: &Segment) -> io::Result<i64> {
-    if segment.size() == 0 {
-        return Ok(NO_TIMESTAMP);
-    }
-    let file = segment.file()?;
-    match Walk::new(&file, 0, segment.size(), NEAR).header() {
-        Ok(header) => Ok(header.map_or(NO_TIMESTAMP, |header| header.max_timestamp())),
-        Err(Stop::Damaged(_)) => Ok(NO_TIMESTAMP),
-        Err(Stop::Disk(error)) => Err(error),
     }
 }

@@ -1,8 +1,8 @@
 //! What must be known about a partition before its segments are read.
 //!
 //! `checkpoint` lies in the partition's folder and is replaced as a whole: where the log starts
-//! (after DeleteRecords), up to where everything is known to be good and on disk, and which ranges
-//! are damaged.
+//! (after DeleteRecords), up to where everything is known to be good and on disk, how far compaction
+//! has come, and which ranges are damaged.
 
 use std::io;
 use std::path::Path;
@@ -22,6 +22,10 @@ pub(crate) struct Checkpoint {
     pub(crate) recovery: Option<Recovery>,
     /// Ranges that are never served.
     pub(crate) fences: Vec<Fence>,
+    /// Compaction has worked up to here and goes on from here.
+    pub(crate) cleaned_to: i64,
+    /// Offsets before this one may be missing, because compaction took their records.
+    pub(crate) sparse_to: i64,
 }
 
 /// The place up to which the log was checked and flushed.
@@ -71,6 +75,11 @@ pub(crate) struct Fence {
 }
 
 impl Checkpoint {
+    /// Returns whether the folder has the file.
+    pub(crate) fn exists(dir: &Path) -> bool {
+        dir.join(FILE).exists()
+    }
+
     /// Reads the file; `None` when it is missing or damaged.
     pub(crate) fn read(dir: &Path) -> io::Result<Option<Checkpoint>> {
         let text = match std::fs::read(dir.join(FILE)) {
@@ -104,6 +113,9 @@ impl Checkpoint {
         {
             text +=
                 &format!("recovery {segment} {position} {offset} {offsets} {times} {aborted}\n");
+        }
+        if self.sparse_to > 0 {
+            text += &format!("cleaned {} {}\n", self.cleaned_to, self.sparse_to);
         }
         for fence in &self.fences {
             let Fence {
@@ -141,6 +153,10 @@ fn parse(text: &str) -> Option<Checkpoint> {
             .ok()?;
         match (name, numbers.as_slice()) {
             ("start", [start]) => checkpoint.start = *start,
+            ("cleaned", [cleaned_to, sparse_to]) => {
+                checkpoint.cleaned_to = *cleaned_to;
+                checkpoint.sparse_to = *sparse_to;
+            }
             ("recovery", [segment, position, offset, offsets, times, aborted @ ..]) => {
                 checkpoint.recovery = Some(Recovery {
                     segment: *segment,
@@ -194,6 +210,8 @@ mod tests {
                 aborted: 1,
             }),
             fences: vec![fence, fence],
+            cleaned_to: 7,
+            sparse_to: 8,
         };
         let text = checkpoint.text();
         assert_eq!(parse(&text), Some(checkpoint));

@@ -61,8 +61,18 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     fresh.push(".tmp");
     let file = File::create(&fresh)?;
     write_all_at(&file, &mut [IoSlice::new(bytes)], 0)?;
-    file.sync_data()?;
-    std::fs::rename(&fresh, path)
+    sync_data(&file)?;
+    rename(Path::new(&fresh), path)
+}
+
+/// Puts a file's bytes on disk.
+pub(crate) fn sync_data(file: &File) -> io::Result<()> {
+    file.sync_data()
+}
+
+/// Gives a file another name, in place of the file that may have it.
+pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    std::fs::rename(from, to)
 }
 
 /// Makes created, renamed and removed names in a directory durable.

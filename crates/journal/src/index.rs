@@ -62,7 +62,7 @@ impl<const N: usize> Index<N> {
 
     pub(crate) fn sync(&self) -> io::Result<()> {
         if self.count() > 0 {
-            self.file.get()?.sync_data()
+            disk::sync_data(&*self.file.get()?)
         } else {
             Ok(())
         }
@@ -70,6 +70,14 @@ impl<const N: usize> Index<N> {
 
     pub(crate) fn release(&self) {
         self.file.release();
+    }
+
+    /// Opens the file, so that it can be read when its name is another's.
+    pub(crate) fn pin(&self) -> io::Result<()> {
+        if self.count() > 0 {
+            self.file.get()?;
+        }
+        Ok(())
     }
 
     /// Returns the entry with this number.

@@ -1,4 +1,4 @@
-//! The log on disk: append, read, recover, retain.
+//! The log on disk: append, read, recover, retain, compact.
 //!
 //! One [`Log`] is one partition, in Kafka's own directory layout, so that Kafka's tools
 //! read it:
@@ -22,6 +22,7 @@
 mod aborted;
 mod active;
 mod checkpoint;
+pub mod clean;
 mod config;
 mod disk;
 mod epochs;
@@ -35,7 +36,7 @@ mod scan;
 mod segment;
 
 pub use aborted::Aborted;
-pub use config::{Config, Retention};
+pub use config::{Compaction, Config, Levels, Retention};
 pub use log::{AppendError, Appended, CutError, Flush, Log, OpenError, sweep};
 pub use metadata::topic_id;
 pub use reader::{Found, ReadError, Reader, Slice};

@@ -18,8 +18,11 @@ use crate::metadata;
 use crate::producer::{self, EndOfTransaction, Kept, Origin, Producers, Verdict};
 use crate::reader::{Reader, Shared, State};
 use crate::recover::{self, Loaded, Report};
+use crate::segment::Segment;
 
+mod clean;
 mod flush;
+mod heal;
 mod trim;
 
 pub use flush::Flush;
@@ -91,8 +94,6 @@ pub struct Log {
     producers: Producers,
     /// Transactions that have ended, but whose markers may not be on disk yet: last offset by first.
     ended: BTreeMap<i64, i64>,
-    /// As it is on disk.
-    checkpoint: Checkpoint,
     snapshots: BTreeSet<i64>,
     leader_epoch: i32,
     /// Bytes were appended since the last flush began.
@@ -102,9 +103,19 @@ pub struct Log {
     names_dirty: Vec<(u64, PathBuf)>,
     names_changed: u64,
     since_checkpoint: u64,
+    /// Closed segments that no flush has taken yet.
+    closing: Vec<Closing>,
+    rolled: bool,
     /// A failed append may have left bytes behind the last batch.
     uncut: bool,
     failed: bool,
+}
+
+/// A segment that is complete, and the producers as of its end.
+#[derive(Debug)]
+struct Closing {
+    segment: Arc<Segment>,
+    snapshot: (i64, Vec<u8>),
 }
 
 impl Log {
@@ -132,6 +143,7 @@ impl Log {
             (None, Some(wanted)) => metadata::write(dir, wanted).map_err(failed)?,
             _ => {}
         }
+        let unknown = !Checkpoint::exists(dir);
         let loaded = recover::load(dir, &config, now).map_err(failed)?;
         let Loaded {
             segments,
@@ -143,25 +155,28 @@ impl Log {
             end,
             report,
         } = loaded;
-        let fences = checkpoint.fences.clone();
         let state = State {
             segments,
-            fences,
+            fences: checkpoint.fences.clone(),
             epochs,
+            sparse_to: checkpoint.sparse_to,
+            generation: 0,
+            rotten: Vec::new(),
         };
         let mut log = Log {
-            shared: Arc::new(Shared::new(dir.to_owned(), state, checkpoint.start, end)),
+            shared: Arc::new(Shared::new(dir.to_owned(), state, checkpoint, end)),
             config,
             active,
             producers,
             ended: BTreeMap::new(),
-            checkpoint,
             snapshots,
             leader_epoch: report.latest_epoch,
             dirty: false,
             names_dirty: Vec::new(),
             names_changed: 0,
             since_checkpoint: report.scanned_bytes,
+            closing: Vec::new(),
+            rolled: false,
             uncut: false,
             failed: false,
         };
@@ -171,8 +186,9 @@ impl Log {
             log.note_names(dir.to_owned());
             log.note_names(dir.parent().unwrap_or(dir).to_owned());
         }
-        if !report.damaged.is_empty() {
-            // The next start must not depend on finding the same damage by the same hints.
+        if !report.damaged.is_empty() || (unknown && end > 0) {
+            // The next start must not depend on finding the same damage by the same hints, nor read
+            // all of a folder that came from elsewhere again.
             log.checkpoint().map_err(failed)?;
         }
         Ok((log, report))

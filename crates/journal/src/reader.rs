@@ -3,14 +3,14 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
 use kafka::record::{self, Batch, NO_TIMESTAMP, Record, Records};
 use tracing::error;
 
 use crate::aborted::{self, Aborted};
-use crate::checkpoint::Fence;
+use crate::checkpoint::{Checkpoint, Fence};
 use crate::disk;
 use crate::epochs::Epochs;
 use crate::index;
@@ -25,6 +25,7 @@ const INFLATED_MAX: usize = 128 << 20;
 pub(crate) struct Shared {
     pub(crate) dir: PathBuf,
     state: RwLock<State>,
+    shape: Mutex<Shape>,
     /// First offset that is shown.
     start: AtomicI64,
     /// All before it is on disk.
@@ -44,14 +45,33 @@ pub(crate) struct State {
     pub(crate) segments: Vec<Arc<Segment>>,
     pub(crate) fences: Vec<Fence>,
     pub(crate) epochs: Epochs,
+    /// Offsets before this one may be missing, because compaction took their records.
+    pub(crate) sparse_to: i64,
+    /// Grows whenever segments other than the newest come, go or are replaced.
+    pub(crate) generation: u64,
+    /// Base offsets of segments that compaction found damaged and leaves alone.
+    pub(crate) rotten: Vec<i64>,
+}
+
+/// What only who holds its lock may change: the closed segments and the checkpoint. Appending needs neither.
+#[derive(Debug)]
+pub(crate) struct Shape {
+    /// As it is on disk.
+    pub(crate) checkpoint: Checkpoint,
+    /// The folder is no longer this log's, or not as it should be: compaction keeps out.
+    pub(crate) gone: bool,
 }
 
 impl Shared {
-    pub(crate) fn new(dir: PathBuf, state: State, start: i64, end: i64) -> Shared {
+    pub(crate) fn new(dir: PathBuf, state: State, checkpoint: Checkpoint, end: i64) -> Shared {
         Shared {
             dir,
             state: RwLock::new(state),
-            start: AtomicI64::new(start),
+            start: AtomicI64::new(checkpoint.start),
+            shape: Mutex::new(Shape {
+                checkpoint,
+                gone: false,
+            }),
             stable: AtomicI64::new(end),
             end: AtomicI64::new(end),
             undecided: AtomicI64::new(DECIDED),
@@ -69,6 +89,26 @@ impl Shared {
 
     pub(crate) fn state_mut(&self) -> RwLockWriteGuard<'_, State> {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn shape(&self) -> MutexGuard<'_, Shape> {
+        self.shape.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Replaces the checkpoint by a changed one, durably.
+    pub(crate) fn write_checkpoint(
+        &self,
+        shape: &mut Shape,
+        change: impl FnOnce(&mut Checkpoint),
+    ) -> io::Result<()> {
+        let mut next = shape.checkpoint.clone();
+        change(&mut next);
+        next.fences.retain(|fence| fence.to_offset > next.start);
+        if next != shape.checkpoint {
+            next.write(&self.dir)?;
+            shape.checkpoint = next;
+        }
+        Ok(())
     }
 
     pub(crate) fn start(&self) -> i64 {
@@ -233,11 +273,10 @@ impl Reader {
         if offset >= up_to {
             return Ok(empty);
         }
-        let mut at = None;
-        while let Some((number, segment, fences)) = self.segment(offset, at) {
+        let mut walk = Segments::from(offset);
+        while let Some((segment, fences)) = walk.next(&self.shared) {
             let found = self.place(offset, &segment, &fences);
             let Some(place) = self.checked(offset, found)? else {
-                at = Some(number + 1);
                 continue;
             };
             let fits = place.size <= max_bytes || min_one;
@@ -260,6 +299,8 @@ impl Reader {
         match offset {
             _ if offset < start => Err(ReadError::OutOfRange { offset, start, end }),
             _ if offset >= end => Ok(empty),
+            // Compaction took the last records there were.
+            _ if offset < self.shared.state().sparse_to => Ok(empty),
             _ => Err(ReadError::Damaged {
                 from: offset,
                 to: offset + 1,
@@ -274,9 +315,8 @@ impl Reader {
         up_to: i64,
     ) -> Result<Option<Found>, ReadError> {
         let start = self.shared.start();
-        let mut at = None;
-        while let Some((number, segment, fences)) = self.segment(start, at) {
-            at = Some(number + 1);
+        let mut walk = Segments::from(start);
+        while let Some((segment, fences)) = walk.next(&self.shared) {
             if segment.max_timestamp().0 < timestamp {
                 continue;
             }
@@ -343,25 +383,6 @@ impl Reader {
     /// Returns the leader epoch in which the record with this offset was stored.
     pub fn epoch_at(&self, offset: i64) -> Option<i32> {
         self.shared.state().epochs.at(offset)
-    }
-
-    /// Returns the segment that may hold `offset`, or that with the number `at`, with its fences.
-    fn segment(&self, offset: i64, at: Option<usize>) -> Option<(usize, Arc<Segment>, Vec<Fence>)> {
-        let state = self.shared.state();
-        let number = at.unwrap_or_else(|| {
-            state
-                .segments
-                .partition_point(|segment| segment.base() <= offset)
-                .saturating_sub(1)
-        });
-        let segment = Arc::clone(state.segments.get(number)?);
-        let fences = state
-            .fences
-            .iter()
-            .filter(|fence| fence.segment == segment.base())
-            .copied()
-            .collect();
-        Some((number, segment, fences))
     }
 
     fn fences(&self, base: i64) -> Vec<Fence> {
@@ -460,6 +481,41 @@ impl Reader {
             }
             Failure::Disk(error) => Err(ReadError::Disk(error)),
         }
+    }
+}
+
+/// Goes from segment to segment, beginning with the one that may hold an offset. When segments are replaced
+/// meanwhile it begins again, so that none is passed over.
+struct Segments {
+    offset: i64,
+    /// Number of the segment that comes next, and the generation in which it has that number.
+    next: Option<(usize, u64)>,
+}
+
+impl Segments {
+    fn from(offset: i64) -> Segments {
+        Segments { offset, next: None }
+    }
+
+    /// Returns the next segment with its fences.
+    fn next(&mut self, shared: &Shared) -> Option<(Arc<Segment>, Vec<Fence>)> {
+        let state = shared.state();
+        let number = match self.next {
+            Some((number, generation)) if generation == state.generation => number,
+            _ => state
+                .segments
+                .partition_point(|segment| segment.base() <= self.offset)
+                .saturating_sub(1),
+        };
+        self.next = Some((number + 1, state.generation));
+        let segment = Arc::clone(state.segments.get(number)?);
+        let fences = state
+            .fences
+            .iter()
+            .filter(|fence| fence.segment == segment.base())
+            .copied()
+            .collect();
+        Some((segment, fences))
     }
 }
 

@@ -11,7 +11,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use tracing::error;
+use tracing::{error, warn};
 
 use crate::active::Active;
 use crate::checkpoint::{Checkpoint, Fence, Recovery};
@@ -22,8 +22,10 @@ use crate::segment::Segment;
 
 mod check;
 mod rebuild;
+mod swap;
 
 use check::Scan;
+pub(crate) use swap::{CLEANED, SWAP, rename};
 
 /// No log gets this far; larger names are none of ours.
 const OFFSET_MAX: i64 = i64::MAX >> 1;
@@ -57,8 +59,12 @@ pub(crate) struct Loaded {
 
 /// Reads the folder.
 pub(crate) fn load(dir: &Path, config: &Config, now: i64) -> io::Result<Loaded> {
+    swap::finish(dir)?;
     let names = list(dir)?;
-    let mut checkpoint = Checkpoint::read(dir)?.unwrap_or_default();
+    let read = Checkpoint::read(dir)?;
+    // A folder that comes from Kafka, or lost its checkpoint, may have been compacted anywhere.
+    let sparse_to = read.as_ref().map_or(i64::MAX, |read| read.sparse_to);
+    let mut checkpoint = read.unwrap_or_default();
     let mut segments = open_segments(dir, &names.segments, &checkpoint, now)?;
     checkpoint.start = checkpoint.start.max(segments[0].base());
 
@@ -91,6 +97,8 @@ pub(crate) fn load(dir: &Path, config: &Config, now: i64) -> io::Result<Loaded> 
         fences,
         epochs,
         epochs_known,
+        sparse_to,
+        unacknowledged: known == Some(from),
         producers,
         report: Report::default(),
     };
@@ -106,9 +114,9 @@ pub(crate) fn load(dir: &Path, config: &Config, now: i64) -> io::Result<Loaded> 
         segment.release();
     }
     let (mut from, mut end) = (from, from.offset);
-    let mut active = None;
+    let (mut active, mut later) = (None, Vec::new());
     for number in first..segments.len() {
-        let segment = &segments[number];
+        let segment = &Arc::clone(&segments[number]);
         if segment.base() != from.segment {
             from = Recovery::start_of(segment.base());
         }
@@ -116,6 +124,16 @@ pub(crate) fn load(dir: &Path, config: &Config, now: i64) -> io::Result<Loaded> 
         rebuild::check_aborted(dir, &snapshots, &segments, &scan.fences, &from)?;
         let next_base = segments.get(number + 1).map(|next| next.base());
         active = Some(scan.segment(segment, &from, &mut end, next_base)?);
+        if next_base.is_some_and(|next| end < next && next >= sparse_to) && scan.unacknowledged {
+            later = segments.split_off(number + 1);
+            break;
+        }
+    }
+    for segment in later {
+        warn!(dir = %dir.display(), base = segment.base(), bytes = segment.size(),
+            "removing records that were never flushed, behind an unfinished write");
+        scan.report.torn_bytes += segment.size();
+        segment.remove()?;
     }
     let mut active = active.expect("there is always a segment to scan");
 
@@ -145,13 +163,14 @@ pub(crate) fn load(dir: &Path, config: &Config, now: i64) -> io::Result<Loaded> 
     }
     if report.scanned_bytes > 0 || report.torn_bytes > 0 {
         for segment in &segments[first..] {
-            segment.file()?.sync_data()?;
+            segment.sync()?;
         }
     }
     report.latest_epoch = latest_epoch.max(epochs.latest().unwrap_or(-1));
     epochs.truncate(end);
     epochs.trim(checkpoint.start);
     checkpoint.fences = fences;
+    checkpoint.sparse_to = sparse_to.min(end);
     Ok(Loaded {
         segments,
         active,

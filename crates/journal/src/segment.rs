@@ -17,6 +17,9 @@ use crate::scan::{NEAR, Stop, Walk};
 /// Places that readers left off at, so that going on from there needs no search.
 const HINTS_MAX: usize = 8;
 
+/// The extensions of a segment's files beside its batches.
+pub(crate) const INDEXES: [&str; 3] = ["index", "timeindex", "txnindex"];
+
 /// Returns the path of a segment's file.
 pub(crate) fn path(dir: &Path, base: i64, extension: &str) -> PathBuf {
     dir.join(format!("{base:020}.{extension}"))
@@ -66,6 +69,12 @@ impl Place {
 impl Segment {
     /// Takes the segment with this base offset as it lies on disk, all of its bytes.
     pub(crate) fn open(dir: &Path, base: i64, now: i64) -> io::Result<Segment> {
+        Segment::open_named(dir, base, "", now)
+    }
+
+    /// Does the same for one whose files have another ending after their own.
+    fn open_named(dir: &Path, base: i64, ending: &str, now: i64) -> io::Result<Segment> {
+        let path = |dir, base, extension| path(dir, base, &format!("{extension}{ending}"));
         let log = path(dir, base, "log");
         let (size, modified_ms) = match std::fs::metadata(&log) {
             Ok(metadata) => (metadata.len(), modified_ms(&metadata).unwrap_or(now)),
@@ -90,10 +99,20 @@ impl Segment {
 
     /// Creates a segment's files, empty.
     pub(crate) fn create(dir: &Path, base: i64, now: i64) -> io::Result<Segment> {
-        for extension in ["index", "timeindex", "txnindex"] {
-            disk::remove(&path(dir, base, extension))?;
+        Segment::create_named(dir, base, "", now)
+    }
+
+    /// Does the same with another ending after the files' own.
+    pub(crate) fn create_named(
+        dir: &Path,
+        base: i64,
+        ending: &str,
+        now: i64,
+    ) -> io::Result<Segment> {
+        for extension in INDEXES {
+            disk::remove(&path(dir, base, &format!("{extension}{ending}")))?;
         }
-        let segment = Segment::open(dir, base, now)?;
+        let segment = Segment::open_named(dir, base, ending, now)?;
         segment.cut(0)?;
         segment.offsets.truncate(0)?;
         segment.times.truncate(0)?;
@@ -141,12 +160,67 @@ impl Segment {
         self.aborted.release();
     }
 
+    /// Opens all files, so that whoever holds the segment can read it when its names are another's.
+    pub(crate) fn pin(&self) -> io::Result<()> {
+        self.log.get()?;
+        self.offsets.pin()?;
+        self.times.pin()?;
+        self.aborted.pin()
+    }
+
     /// Removes all files. Readers that hold them open go on.
     pub(crate) fn remove(&self) -> io::Result<()> {
         disk::remove(self.log.path())?;
         disk::remove(self.offsets.path())?;
         disk::remove(self.times.path())?;
         disk::remove(self.aborted.path())
+    }
+
+    /// Puts all of it on disk.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        disk::sync_data(&*self.file()?)?;
+        self.sync_indexes()
+    }
+
+    /// Puts the indexes on disk.
+    pub(crate) fn sync_indexes(&self) -> io::Result<()> {
+        self.offsets.sync()?;
+        self.times.sync()?;
+        self.aborted.sync()
+    }
+
+    /// Takes the space on disk that the segment may need, as far as the file system knows how.
+    pub(crate) fn preallocate(&self, bytes: u32) {
+        let taken = self.file().and_then(|file| {
+            let flags = rustix::fs::FallocateFlags::KEEP_SIZE;
+            Ok(rustix::fs::fallocate(&*file, flags, 0, u64::from(bytes))?)
+        });
+        if let Err(error) = taken {
+            warn!(path = %self.path().display(), %error, "no space taken in advance");
+        }
+    }
+
+    /// Returns the bytes of its largest index.
+    pub(crate) fn index_bytes(&self) -> u64 {
+        (self.offsets.count() * 8).max(self.times.count() * 12) as u64
+    }
+
+    /// Returns the timestamp of the first batch, or -1.
+    pub(crate) fn first_timestamp(&self) -> io::Result<i64> {
+        if self.size() == 0 {
+            return Ok(NO_TIMESTAMP);
+        }
+        let file = self.file()?;
+        match Walk::new(&file, 0, self.size(), NEAR).header() {
+            Ok(header) => Ok(header.map_or(NO_TIMESTAMP, |header| header.max_timestamp())),
+            Err(Stop::Damaged(_)) => Ok(NO_TIMESTAMP),
+            Err(Stop::Disk(error)) => Err(error),
+        }
+    }
+
+    /// Returns when the file was last written to, in ms since 1970.
+    pub(crate) fn modified_ms(&self) -> i64 {
+        self.modified_ms.load(Ordering::Relaxed)
     }
 
     /// Returns the latest timestamp and the last offset of the batch that has it.

@@ -97,14 +97,33 @@ pub enum Error {
     },
 }
 
+/// A codec and how hard it tries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Codec {
+    /// Which one.
+    pub compression: Compression,
+    /// The level of gzip (1 to 9) or zstd (-131072 to 22); `None` is Kafka's default. The others have none.
+    pub level: Option<i32>,
+}
+
+impl From<Compression> for Codec {
+    fn from(compression: Compression) -> Codec {
+        Codec {
+            compression,
+            level: None,
+        }
+    }
+}
+
 /// Compresses the records of one batch.
-pub fn compress(codec: Compression, input: &[u8]) -> Vec<u8> {
-    let written = match codec {
+pub fn compress(codec: impl Into<Codec>, input: &[u8]) -> Vec<u8> {
+    let Codec { compression, level } = codec.into();
+    let written = match compression {
         Compression::None => Ok(input.to_vec()),
-        Compression::Gzip => gzip(input),
+        Compression::Gzip => gzip(input, level),
         Compression::Snappy => xerial(input),
         Compression::Lz4 => lz4(input),
-        Compression::Zstd => zstd::stream::encode_all(input, ZSTD_LEVEL),
+        Compression::Zstd => zstd::stream::encode_all(input, level.unwrap_or(ZSTD_LEVEL)),
     };
     written.expect("compressing from memory into memory does no I/O that could fail")
 }
@@ -128,8 +147,12 @@ pub fn decompress(codec: Compression, input: &[u8], max: usize) -> Result<Cow<'_
     }
 }
 
-fn gzip(input: &[u8]) -> io::Result<Vec<u8>> {
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+fn gzip(input: &[u8], level: Option<i32>) -> io::Result<Vec<u8>> {
+    let level = level.and_then(|level| u32::try_from(level).ok());
+    let level = level.map_or_else(flate2::Compression::default, |level| {
+        flate2::Compression::new(level.clamp(1, 9))
+    });
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), level);
     encoder.write_all(input)?;
     encoder.finish()
 }

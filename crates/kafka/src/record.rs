@@ -6,7 +6,7 @@
 //! 12 leader epoch     i32 │
 //! 16 magic = 2        i8  │
 //! 17 crc32c           u32 ┘
-//! 21 attributes       i16    compression 0-2 · append time 3 · transactional 4 · control 5
+//! 21 attributes       i16    compression 0-2 · append time 3 · transactional 4 · control 5 · delete horizon 6
 //! 23 last offset delta i32
 //! 27 base timestamp   i64
 //! 35 max timestamp    i64
@@ -18,7 +18,8 @@
 //! ```
 //!
 //! [`Batch`] and [`Header`] are views over such bytes, [`check`] decides whether a producer's batch
-//! may be stored, [`Records`] reads what is inside and [`build`] makes new ones. Nothing here panics
+//! may be stored, [`Records`] reads what is inside, [`build`] makes new ones and [`rewrite`] makes one from
+//! another. Nothing here panics
 //! on hostile bytes or allocates more than the caller's bound.
 
 use crate::compress::{self, Compression};
@@ -27,6 +28,7 @@ mod batch;
 mod build;
 pub mod check;
 mod read;
+pub mod rewrite;
 #[cfg(test)]
 mod tests;
 mod varint;

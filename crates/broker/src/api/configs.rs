@@ -326,9 +326,10 @@ async fn change_one(
             overrides
         }
     };
-    for (name, value) in &overrides {
-        config::check(name, value).map_err(|invalid| refused(Error::Config(invalid)))?;
-    }
+    core.topics
+        .base()
+        .check(&overrides)
+        .map_err(|invalid| refused(Error::Config(invalid)))?;
     if validate_only {
         return Ok(());
     }
@@ -358,6 +359,10 @@ fn replaced(configs: Vec<(String, Option<String>)>) -> Result<Overrides, Refused
         }
     }
     Ok(overrides)
+}
+
+fn now_has(list: &str, item: &str) -> bool {
+    config::items(list).any(|one| one == item)
 }
 
 fn incremented(
@@ -402,11 +407,14 @@ fn incremented(
                 let now = overrides
                     .get(&name)
                     .map_or(base.default_of(setting).0, String::as_str);
-                let mut items: Vec<&str> = now.split(',').filter(|item| !item.is_empty()).collect();
-                let change: Vec<&str> = needed()?.split(',').map(str::trim).collect();
-                items.retain(|item| !change.contains(item));
-                if operation == 2 {
-                    items.extend(change);
+                let mut items: Vec<&str> = config::items(now).collect();
+                let change: Vec<&str> = config::items(needed()?).collect();
+                match operation {
+                    2 => {
+                        let fresh = change.into_iter().filter(|item| !now_has(now, item));
+                        items.extend(fresh);
+                    }
+                    _ => items.retain(|item| !change.contains(item)),
                 }
                 overrides.insert(name.clone(), items.join(","));
             }

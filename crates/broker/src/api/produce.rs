@@ -7,16 +7,18 @@ use journal::Appended;
 use journal::producer::Origin;
 use kafka::error::ErrorCode;
 use kafka::messages::produce::{
-    PartitionProduceData, PartitionProduceResponse, ProduceRequest, ProduceResponse,
-    TopicProduceData, TopicProduceResponse,
+    BatchIndexAndErrorMessage, PartitionProduceData, PartitionProduceResponse, ProduceRequest,
+    ProduceResponse, TopicProduceData, TopicProduceResponse,
 };
-use kafka::record::{Error, TimestampType, check};
+use kafka::record::{Error, check};
 use tokio::sync::oneshot;
 
 use crate::clock;
 use crate::dispatch::Call;
+use crate::intake::{self, Unfit};
 use crate::partition::{Partition, Rejected};
 use crate::topic::Topic;
+use crate::topic::config::Settings;
 use crate::writer::Append;
 
 /// Produce requests from this version on may carry zstd.
@@ -53,15 +55,21 @@ struct Refused {
     message: Option<String>,
     /// Where the log begins, when it was the log that refused; else -1.
     log_start: i64,
+    /// Places of the records that are to blame, with what is wrong with each.
+    records: Vec<(i32, String)>,
 }
 
 impl Refused {
     fn new(code: ErrorCode, message: String) -> Self {
         Refused {
-            code,
             message: Some(message),
-            log_start: -1,
+            ..code.into()
         }
+    }
+
+    /// Says that it was the log that refused.
+    fn by_log(self, log_start: i64) -> Self {
+        Refused { log_start, ..self }
     }
 }
 
@@ -71,6 +79,16 @@ impl From<ErrorCode> for Refused {
             code,
             message: None,
             log_start: -1,
+            records: Vec::new(),
+        }
+    }
+}
+
+impl From<Unfit> for Refused {
+    fn from(unfit: Unfit) -> Self {
+        Refused {
+            records: unfit.records,
+            ..Refused::new(unfit.code, unfit.why)
         }
     }
 }
@@ -137,15 +155,19 @@ impl Context<'_> {
         let partition = topic
             .partition(data.index)
             .ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        let settings = topic.settings();
+        if self.acks == -1 && settings.replicas_min > 1 {
+            return Err(ErrorCode::NotEnoughReplicas.into());
+        }
         let batches = data.records.unwrap_or_default();
-        let records = self.check(topic, &batches, partition.start())?;
+        let (batches, records) = self.check(&settings, batches, partition.start())?;
         let (done, outcome) = oneshot::channel();
         let bytes = batches.len();
         self.call.core().writer.send(Append {
             partition: partition.clone(),
             batches,
             origin: Origin::Client,
-            durable: self.acks == -1 || topic.settings().flush_each,
+            durable: self.acks == -1,
             done,
         });
         Ok(State::Written {
@@ -156,39 +178,30 @@ impl Context<'_> {
         })
     }
 
-    /// Checks the header and the checksum; what is inside of a batch is the consumers' business.
-    fn check(&self, topic: &Topic, bytes: &Bytes, log_start: i64) -> Result<i32, Refused> {
-        let settings = topic.settings();
+    /// Checks the header and the checksum, and what else the topic asks for. Returns what is to be stored.
+    fn check(
+        &self,
+        settings: &Settings,
+        bytes: Bytes,
+        log_start: i64,
+    ) -> Result<(Bytes, i32), Refused> {
         if bytes.len() > settings.max_message_bytes {
             let (size, max) = (bytes.len(), settings.max_message_bytes);
             let why = format!("the batch has {size} bytes, the topic takes {max}");
             return Err(Refused::new(ErrorCode::MessageTooLarge, why));
         }
-        let batch =
-            check::produced(bytes, self.call.version >= ZSTD_FROM).map_err(|error| Refused {
-                log_start: if shapeless(&error) { -1 } else { log_start },
-                ..Refused::new(error_of(&error), error.to_string())
-            })?;
+        let batch = check::produced(&bytes, self.call.version >= ZSTD_FROM).map_err(|error| {
+            let log_start = if shapeless(&error) { -1 } else { log_start };
+            Refused::from(Unfit::from(error)).by_log(log_start)
+        })?;
         if batch.transactional() || self.transactional {
             let why = "transactions are not available".to_owned();
             return Err(Refused::new(ErrorCode::InvalidTxnState, why));
         }
-        if !settings.append_time && batch.timestamp_type() == TimestampType::CreateTime {
-            let now = clock::now_ms();
-            let latest = now.saturating_add(settings.timestamp_after_max_ms);
-            let earliest = now.saturating_sub(settings.timestamp_before_max_ms);
-            let stamped = batch.max_timestamp();
-            if stamped > latest || (stamped >= 0 && stamped < earliest) {
-                let why = format!(
-                    "timestamp {stamped} of the batch is not between {earliest} and {latest}"
-                );
-                return Err(Refused {
-                    log_start,
-                    ..Refused::new(ErrorCode::InvalidTimestamp, why)
-                });
-            }
-        }
-        Ok(batch.record_count())
+        let records = batch.record_count();
+        let stored = intake::examine(settings, &batch, clock::now_ms())
+            .map_err(|unfit| Refused::from(unfit).by_log(log_start))?;
+        Ok((stored.unwrap_or(bytes), records))
     }
 }
 
@@ -236,16 +249,23 @@ async fn finish_one(topic: Option<&Topic>, begun: BegunPartition) -> PartitionPr
                     ..PartitionProduceResponse::default()
                 };
             }
-            Err(rejected) => Refused {
-                log_start: partition.start(),
-                ..Refused::new(code_of(&rejected), rejected.to_string())
-            },
+            Err(rejected) => {
+                Refused::new(code_of(&rejected), rejected.to_string()).by_log(partition.start())
+            }
         },
     };
     PartitionProduceResponse {
         index: begun.index,
         error_code: refused.code.code(),
         error_message: refused.message,
+        record_errors: refused
+            .records
+            .into_iter()
+            .map(|(index, message)| BatchIndexAndErrorMessage {
+                batch_index: index,
+                batch_index_error_message: Some(message),
+            })
+            .collect(),
         base_offset: -1,
         log_start_offset: refused.log_start,
         ..PartitionProduceResponse::default()
@@ -262,19 +282,6 @@ pub(crate) fn first_error(response: &ProduceResponse) -> Option<ErrorCode> {
         .map(|one| one.error_code)
         .find(|code| *code != 0)?;
     Some(ErrorCode::from_code(code).unwrap_or(ErrorCode::UnknownServerError))
-}
-
-/// The whole mapping from what is wrong with a batch to Kafka's errors.
-fn error_of(error: &Error) -> ErrorCode {
-    match error {
-        Error::Length { .. } | Error::Checksum { .. } | Error::UnknownMagic { .. } => {
-            ErrorCode::CorruptMessage
-        }
-        Error::UnknownCompression { .. } | Error::CompressionTooNew { .. } => {
-            ErrorCode::UnsupportedCompressionType
-        }
-        _ => ErrorCode::InvalidRecord,
-    }
 }
 
 /// Returns whether the bytes were refused before a log was asked.

@@ -1,8 +1,7 @@
 //! Groups and offsets in `__consumer_offsets`: one writer, whose order is the order of everything.
 //!
 //! Changes are gathered into one batch, flushed together, then take effect in the order in which they
-//! were written. Once enough was written since the last time, everything that still holds is written
-//! anew and what lies before is deleted: so the topic stays small without compaction.
+//! were written. Compaction keeps the topic small: each key's latest record is all that holds.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -13,11 +12,10 @@ use journal::producer::Origin;
 use kafka::record::{BatchBuilder, NewRecord, Record, Records as Read, batches};
 use kafka::wire::EncodeError;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
-use super::coordinator::{Coordinator, Groups, Place, offset_key};
+use super::coordinator::{Coordinator, Groups, Place};
 use super::schema::{self, Committed, Key};
 use super::terms::{After, Refusal, Snapshot};
 use crate::clock;
@@ -32,8 +30,6 @@ const BATCH_BYTES: usize = 1 << 20;
 const READ_BYTES: usize = 4 << 20;
 /// Largest batch of ours: one record may exceed [`BATCH_BYTES`], a request's size it cannot.
 const INFLATED_MAX: usize = 256 << 20;
-/// Bytes after which everything is written anew, if it is also twice of what that took last time.
-const REWRITE_BYTES_MIN: usize = 8 << 20;
 
 /// Groups as they were read: the stored state and the offsets of each.
 pub(crate) type Loaded = HashMap<String, (Option<Snapshot>, BTreeMap<Place, Committed>)>;
@@ -186,15 +182,7 @@ pub(crate) async fn run(
     stop: CancellationToken,
 ) {
     let mut entries = Vec::with_capacity(CHANGES_MAX);
-    let mut since = usize::try_from(partition.size()).unwrap_or(usize::MAX);
-    let mut limit = REWRITE_BYTES_MIN;
     loop {
-        if since > limit {
-            match rewrite(&coordinator, &writer, &partition).await {
-                Some(bytes) => (since, limit) = (0, REWRITE_BYTES_MIN.max(2 * bytes)),
-                None => limit = since.saturating_mul(2), // tried again, but not at once
-            }
-        }
         let count = tokio::select! {
             count = queue.recv_many(&mut entries, CHANGES_MAX) => count,
             () = stop.cancelled(), if !queue.is_closed() => {
@@ -207,20 +195,19 @@ pub(crate) async fn run(
         }
         let records = entries.iter().flat_map(|entry| &entry.records.0);
         let written = write(&writer, &partition, records).await;
-        since += written.unwrap_or(0);
         let mut groups = coordinator.groups.lock();
         for entry in entries.drain(..) {
-            apply(&coordinator, &mut groups, entry.then, written.is_some());
+            apply(&coordinator, &mut groups, entry.then, written);
         }
     }
 }
 
-/// Returns how many bytes were written, `None` when the disk refused.
+/// Returns whether all was written; false when the disk refused.
 async fn write(
     writer: &Writer,
     partition: &Arc<Partition>,
     records: impl Iterator<Item = &(Bytes, Option<Bytes>)>,
-) -> Option<usize> {
+) -> bool {
     let timestamp = clock::now_ms();
     let mut batches = Vec::new();
     let mut builder = BatchBuilder::default();
@@ -238,16 +225,14 @@ async fn write(
     if !builder.is_empty() {
         batches.push(builder.build());
     }
-    let mut bytes = 0;
     for batch in batches {
-        bytes += batch.len();
         let append = writer.append(partition.clone(), batch, Origin::Coordinator, true);
         if let Err(rejected) = append.await {
             error!(%rejected, "group state could not be written");
-            return None;
+            return false;
         }
     }
-    Some(bytes)
+    true
 }
 
 fn apply(coordinator: &Coordinator, groups: &mut Groups, then: Then, durable: bool) {
@@ -300,43 +285,4 @@ fn apply(coordinator: &Coordinator, groups: &mut Groups, then: Then, durable: bo
         } => coordinator.stored(groups, &group, incarnation, *stored, durable),
         Then::Done { done } => _ = done.send(outcome), // the client may have left
     }
-}
-
-/// Writes all that holds anew and deletes what lies before; returns how much was written.
-///
-/// This task is the only writer, so what it has applied is all that was written.
-async fn rewrite(
-    coordinator: &Coordinator,
-    writer: &Writer,
-    partition: &Arc<Partition>,
-) -> Option<usize> {
-    let records = everything(coordinator).inspect_err(|cause| {
-        error!(error = %cause, "group state could not be written anew");
-    });
-    let from = partition.end();
-    let bytes = write(writer, partition, records.ok()?.0.iter()).await?;
-    let deleted = {
-        let partition = partition.clone();
-        spawn_blocking(move || partition.delete_before(from)).await
-    };
-    match deleted {
-        Ok(Ok(_)) => info!(bytes, "group state written anew"),
-        Ok(Err(cause)) => error!(error = %cause, "old group state could not be deleted"),
-        Err(cause) => error!(error = %cause, "old group state could not be deleted"),
-    }
-    Some(bytes)
-}
-
-fn everything(coordinator: &Coordinator) -> Result<Records, EncodeError> {
-    let groups = coordinator.groups.lock();
-    let mut records = Records::new();
-    for (id, held) in &groups.held {
-        if let Some(stored) = &held.stored {
-            records.group(&Key::Group { group: id.clone() }, stored)?;
-        }
-        for ((topic, partition), committed) in &held.offsets {
-            records.offset(&offset_key(id, topic, *partition), committed)?;
-        }
-    }
-    Ok(records)
 }

@@ -175,9 +175,7 @@ impl Topics {
             });
         }
         self.check_room(new.partitions)?;
-        for (name, value) in &new.overrides {
-            config::check(name, value)?;
-        }
+        self.options.base.check(&new.overrides)?;
         Ok(())
     }
 
@@ -291,9 +289,7 @@ impl Topics {
 
     /// Replaces what is set for a topic. Waits for the disk.
     pub(crate) fn configure(&self, topic: &Topic, overrides: Overrides) -> Result<(), Error> {
-        for (name, value) in &overrides {
-            config::check(name, value)?;
-        }
+        self.options.base.check(&overrides)?;
         if topic.is_internal() {
             return Err(Error::Internal);
         }
@@ -343,9 +339,8 @@ impl Topics {
         let name: Arc<str> = saved.name.as_str().into();
         let mut settings = self.options.base.settings(&saved.configs);
         if &*name == OFFSETS_TOPIC {
-            // The coordinator bounds this topic by itself: nothing may expire by age or size.
-            settings.retention_ms = None;
-            settings.retention_bytes = None;
+            // Nothing may expire by age or size; what was superseded goes.
+            (settings.compact, settings.delete) = (true, false);
         }
         let settings = Arc::new(settings);
         let counters = Counters::new(&self.options.metrics, &name);

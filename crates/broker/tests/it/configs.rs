@@ -63,10 +63,10 @@ async fn settings_are_told_with_their_sources() {
     })
     .await;
     let mut client = stage.client().await;
-    client.create("t", 1, &[("segment.bytes", "4096")]).await;
+    client.create("t", 1, &[("segment.bytes", "2097152")]).await;
     assert_eq!(
         value(&mut client, "t", "segment.bytes").await,
-        ("4096".into(), 1)
+        ("2097152".into(), 1)
     );
     assert_eq!(
         value(&mut client, "t", "retention.ms").await,
@@ -105,19 +105,17 @@ async fn settings_are_changed_one_by_one_and_stay() {
         ("retention.ms", 0, None, ErrorCode::InvalidRequest),
         ("retention.ms", 2, Some("1"), ErrorCode::InvalidConfig),
         ("retention.ms", 0, Some("soon"), ErrorCode::InvalidConfig),
+        ("cleanup.policy", 2, Some("compact"), none),
+        ("cleanup.policy", 2, Some("compact,delete"), none),
+        ("cleanup.policy", 2, Some("none"), ErrorCode::InvalidConfig),
+        ("cleanup.policy", 3, Some("delete"), none),
+        ("min.compaction.lag.ms", 0, Some("10"), none),
         (
-            "cleanup.policy",
+            "max.compaction.lag.ms",
             0,
-            Some("compact"),
+            Some("9"),
             ErrorCode::InvalidConfig,
         ),
-        (
-            "cleanup.policy",
-            2,
-            Some("compact"),
-            ErrorCode::InvalidConfig,
-        ),
-        ("cleanup.policy", 2, Some("delete"), none),
         ("no.such.setting", 0, Some("1"), ErrorCode::InvalidConfig),
         ("retention.ms", 9, Some("1"), ErrorCode::InvalidRequest),
     ] {
@@ -127,6 +125,14 @@ async fn settings_are_changed_one_by_one_and_stay() {
             "{name}"
         );
     }
+    assert_eq!(
+        value(&mut client, "t", "cleanup.policy").await,
+        ("compact".into(), 1)
+    );
+    assert_eq!(
+        change(&mut client, "cleanup.policy", 1, None).await,
+        ErrorCode::None
+    );
     let answer = client
         .produce(9, "t", -1, batch(&["x".repeat(100).as_str()]))
         .await;

@@ -58,7 +58,7 @@ async fn a_default_that_is_no_setting_is_refused() {
         .to_string();
     assert_eq!(
         refused,
-        "topic default is not valid: unknown topic config name: retention"
+        "topic default is not valid: Unknown topic config name: retention"
     );
 }
 

@@ -8,32 +8,90 @@ use std::sync::Arc;
 
 use tracing::warn;
 
-use super::{AppendError, Log};
+use super::{AppendError, Closing, Log};
 use crate::active::Active;
-use crate::checkpoint::{Checkpoint, Recovery};
+use crate::checkpoint::Recovery;
 use crate::disk;
 use crate::producer::snapshot;
+use crate::reader::Shared;
 use crate::segment::Segment;
 
 /// After this many bytes the recovery point moves on, which bounds what an unclean start must read.
 const CHECKPOINT_BYTES: u64 = 64 << 20;
 
+/// Closed segments that may wait for a flush; the next one waits for theirs.
+const CLOSING_MAX: usize = 4;
+
 /// A flush under way: run it on any thread, then tell the log.
 #[derive(Debug)]
 pub struct Flush {
-    file: Arc<File>,
+    shared: Arc<Shared>,
+    /// Files with new bytes: those of closed segments, then the newest.
+    files: Vec<Arc<File>>,
     /// Folders with new names in them.
     dirs: Vec<PathBuf>,
     /// How often names had changed by then.
     names: u64,
     up_to: i64,
+    point: Option<Point>,
+}
+
+/// A place from which the next start may begin once all before it is on disk.
+#[derive(Debug)]
+struct Point {
+    recovery: Recovery,
+    /// Closed since the last one; their indexes are complete.
+    closed: Vec<Arc<Segment>>,
+    newest: Arc<Segment>,
+    /// Producers as of these offsets, each as its file's bytes.
+    snapshots: Vec<(i64, Vec<u8>)>,
+    /// Recovery must not begin before it: a segment was closed.
+    needed: bool,
 }
 
 impl Flush {
     /// Waits until the disk has it all.
+    ///
+    /// A flush that closes a segment also moves the recovery point behind it: so what a start finds behind
+    /// a torn segment was never acknowledged.
     pub fn run(&self) -> io::Result<()> {
-        self.file.sync_data()?;
-        self.dirs.iter().try_for_each(|dir| disk::sync_dir(dir))
+        self.files
+            .iter()
+            .try_for_each(|file| disk::sync_data(file))?;
+        self.dirs.iter().try_for_each(|dir| disk::sync_dir(dir))?;
+        let Some(point) = &self.point else {
+            return Ok(());
+        };
+        let moved = point.write(&self.shared);
+        match moved {
+            Err(error) if !point.needed => {
+                // The next start reads more, that is all.
+                warn!(dir = %self.shared.dir.display(), %error, "could not move the recovery point");
+                Ok(())
+            }
+            moved => moved,
+        }
+    }
+}
+
+impl Point {
+    fn write(&self, shared: &Shared) -> io::Result<()> {
+        for segment in self.closed.iter().chain([&self.newest]) {
+            match segment.sync_indexes() {
+                // It was deleted meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                done => done?,
+            }
+        }
+        for (offset, bytes) in &self.snapshots {
+            disk::replace(&snapshot::path(&shared.dir, *offset), bytes)?;
+        }
+        let mut shape = shared.shape();
+        let known = shape.checkpoint.recovery.map_or(-1, |point| point.offset);
+        if shape.gone || known > self.recovery.offset {
+            return Ok(());
+        }
+        shared.write_checkpoint(&mut shape, |next| next.recovery = Some(self.recovery))
     }
 }
 
@@ -62,10 +120,18 @@ impl Log {
         if !self.dirty {
             return Ok(None);
         }
-        let file = self.active.segment.file()?;
+        let newest = Arc::clone(&self.active.segment);
+        let mut files = Vec::with_capacity(self.closing.len() + 1);
+        for closing in &self.closing {
+            files.push(closing.segment.file()?);
+        }
+        files.push(newest.file()?);
+        let point = self.point(newest);
         self.dirty = false;
         Ok(Some(Flush {
-            file,
+            shared: Arc::clone(&self.shared),
+            files,
+            point,
             dirs: self
                 .names_dirty
                 .iter()
@@ -74,6 +140,39 @@ impl Log {
             names: self.names_changed,
             up_to: self.shared.end(),
         }))
+    }
+
+    /// Takes what the next recovery point needs, if it is time for one.
+    fn point(&mut self, newest: Arc<Segment>) -> Option<Point> {
+        let closed = std::mem::take(&mut self.closing);
+        let due = self.since_checkpoint >= CHECKPOINT_BYTES;
+        if closed.is_empty() && !due {
+            return None;
+        }
+        let needed = !closed.is_empty();
+        let mut snapshots = Vec::with_capacity(closed.len() + 1);
+        let mut segments = Vec::with_capacity(closed.len());
+        for closing in closed {
+            snapshots.push(closing.snapshot);
+            segments.push(closing.segment);
+        }
+        let recovery = match due {
+            true => {
+                self.active.note_time();
+                self.since_checkpoint = 0;
+                let end = self.shared.end();
+                snapshots.push((end, snapshot::encode(&self.producers)));
+                self.here()
+            }
+            false => Recovery::start_of(newest.base()),
+        };
+        Some(Point {
+            recovery,
+            closed: segments,
+            newest,
+            snapshots,
+            needed,
+        })
     }
 
     /// Notes that names in a folder changed, which the next flush makes durable.
@@ -103,46 +202,53 @@ impl Log {
             self.ended.retain(|_, last| *last >= stable);
             self.note_undecided();
         }
-        if self.since_checkpoint >= CHECKPOINT_BYTES
-            && self.shared.stable() == self.shared.end()
-            && let Err(error) = self.checkpoint()
-        {
-            // The next start reads more, that is all.
-            warn!(dir = %self.dir().display(), %error, "could not move the recovery point");
-            self.since_checkpoint = 0;
+        if let Some(point) = &flush.point {
+            let offsets = point.snapshots.iter().map(|(offset, _)| *offset);
+            self.snapshots.extend(offsets);
+            for segment in &point.closed {
+                // Its files are opened again by those who read it.
+                segment.release();
+            }
+            self.prune_snapshots();
         }
         Ok(self.shared.stable())
     }
 
-    /// Closes the active segment and begins a new one, with everything before it on disk.
+    /// Closes the active segment and begins a new one. The old one is flushed with the next flush, which is
+    /// due now: see [`Log::take_rolled`].
     pub fn roll(&mut self, now: i64) -> Result<(), AppendError> {
-        self.flush()?;
+        self.usable()?;
         let base = self.shared.end();
         if base == self.active.segment.base() {
             return Ok(()); // empty: nothing to close
         }
+        if self.closing.len() >= CLOSING_MAX {
+            self.flush()?;
+        }
         self.active.note_time();
-        self.sync_indexes()?;
+        self.active.trim()?;
         self.producers.expire(now, self.config.producer_idle_ms);
-        self.snapshot()?;
         let dir = self.dir().to_owned();
         let segment = Arc::new(Segment::create(&dir, base, now)?);
-        disk::sync_dir(&dir)?;
+        if self.config.preallocate {
+            segment.preallocate(self.config.segment_bytes);
+        }
         let active = Active::new(Arc::clone(&segment), now)?;
         self.shared.state_mut().segments.push(segment);
-        // Its files are opened again by those who read it.
-        std::mem::replace(&mut self.active, active)
-            .segment
-            .release();
-        self.write_recovery_point()?;
-        self.prune_snapshots();
+        let closed = std::mem::replace(&mut self.active, active).segment;
+        self.closing.push(Closing {
+            segment: closed,
+            snapshot: (base, snapshot::encode(&self.producers)),
+        });
+        self.note_names(dir);
+        self.dirty = true;
+        self.rolled = true;
         Ok(())
     }
 
-    fn sync_indexes(&self) -> io::Result<()> {
-        self.active.segment.offsets.sync()?;
-        self.active.segment.times.sync()?;
-        self.active.segment.aborted.sync()
+    /// Returns once for each time that a segment was closed, by [`Log::append`] too, that a flush is due.
+    pub fn take_rolled(&mut self) -> bool {
+        std::mem::take(&mut self.rolled)
     }
 
     fn snapshot(&mut self) -> io::Result<()> {
@@ -155,7 +261,7 @@ impl Log {
     /// Writes all that lets the next start begin here. Everything must be flushed.
     pub(super) fn checkpoint(&mut self) -> io::Result<()> {
         self.active.note_time();
-        self.sync_indexes()?;
+        self.active.segment.sync_indexes()?;
         self.snapshot()?;
         self.write_recovery_point()?;
         self.prune_snapshots();
@@ -177,22 +283,11 @@ impl Log {
 
     fn write_recovery_point(&mut self) -> io::Result<()> {
         let recovery = self.here();
-        self.write_checkpoint(Some(recovery))?;
+        let mut shape = self.shared.shape();
+        self.shared
+            .write_checkpoint(&mut shape, |next| next.recovery = Some(recovery))?;
+        drop(shape);
         self.since_checkpoint = 0;
-        Ok(())
-    }
-
-    pub(super) fn write_checkpoint(&mut self, recovery: Option<Recovery>) -> io::Result<()> {
-        let start = self.shared.start();
-        let mut fences = self.checkpoint.fences.clone();
-        fences.retain(|fence| fence.to_offset > start);
-        let checkpoint = Checkpoint {
-            start,
-            recovery,
-            fences,
-        };
-        checkpoint.write(self.dir())?;
-        self.checkpoint = checkpoint;
         Ok(())
     }
 
@@ -223,9 +318,12 @@ impl Log {
     pub fn close(mut self) -> Result<(), AppendError> {
         self.usable()?;
         self.flush()?;
-        if self.checkpoint.recovery != Some(self.here()) {
+        self.active.trim()?;
+        let known = self.shared.shape().checkpoint.recovery;
+        if known != Some(self.here()) {
             self.checkpoint()?;
         }
+        self.shared.shape().gone = true;
         Ok(())
     }
 }

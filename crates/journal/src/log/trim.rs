@@ -79,12 +79,14 @@ impl Log {
         if start <= self.shared.start() {
             return Ok(Vec::new());
         }
-        let before = self.shared.start();
+        let mut shape = self.shared.shape();
+        self.shared.write_checkpoint(&mut shape, |next| {
+            next.start = start;
+            // A segment that recovery would begin with may be among those that go.
+            let first = self.first_kept(start);
+            next.recovery = next.recovery.filter(|point| point.segment >= first);
+        })?;
         self.shared.set_start(start);
-        if let Err(error) = self.write_checkpoint(self.checkpoint.recovery) {
-            self.shared.set_start(before);
-            return Err(error);
-        }
         let gone: Vec<Arc<Segment>> = {
             let mut state = self.shared.state_mut();
             state.epochs.trim(start);
@@ -93,13 +95,23 @@ impl Log {
                 .segments
                 .partition_point(|segment| segment.base() <= start)
                 - 1;
+            state.generation += 1;
             state.segments.drain(..count).collect()
         };
         for segment in &gone {
             segment.remove()?;
         }
+        drop(shape);
         self.prune_snapshots();
         Ok(gone.iter().map(|segment| segment.base()).collect())
+    }
+
+    fn first_kept(&self, start: i64) -> i64 {
+        let state = self.shared.state();
+        let number = state
+            .segments
+            .partition_point(|segment| segment.base() <= start);
+        state.segments[number.saturating_sub(1)].base()
     }
 
     /// Removes all records from the batch that holds `offset` on, and returns the new end.
@@ -133,9 +145,16 @@ impl Log {
             Err(Stop::Disk(error)) => return Err(error.into()),
         };
         // From here on a crash leads to a scan of this segment, wherever the cut has got to.
+        let shared = Arc::clone(&self.shared);
+        let mut shape = shared.shape();
         let from = Recovery::start_of(segment.base());
-        self.shared.set_start(self.shared.start().min(base_offset));
-        self.write_checkpoint(Some(from))?;
+        let start = shared.start().min(base_offset);
+        shared.write_checkpoint(&mut shape, |next| {
+            next.start = start;
+            next.recovery = Some(from);
+            next.cleaned_to = next.cleaned_to.min(base_offset);
+        })?;
+        shared.set_start(start);
         self.failed = true; // until all of it is done
         for segment in later.iter().rev() {
             segment.remove()?;
@@ -151,16 +170,18 @@ impl Log {
             state.fences = loaded.checkpoint.fences.clone();
             state.epochs = loaded.epochs;
             state.epochs.write(&dir)?;
+            state.generation += 1;
         }
         self.active = loaded.active;
         self.producers = loaded.producers;
         self.ended.clear();
         self.snapshots = loaded.snapshots;
-        self.checkpoint = loaded.checkpoint;
+        shape.checkpoint = loaded.checkpoint;
         self.shared.set_end(loaded.end);
         self.shared.set_stable(loaded.end);
         self.note_undecided();
         self.note_names(dir);
+        self.closing.clear();
         self.dirty = false;
         self.uncut = false;
         self.failed = false;
@@ -170,6 +191,8 @@ impl Log {
     /// Deletes the partition. Its name is free at once; readers keep what they have open.
     pub fn remove(self) -> io::Result<()> {
         let dir = self.dir();
+        let mut shape = self.shared.shape();
+        shape.gone = true;
         let unique = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .map_or(0, |since| since.as_nanos());
@@ -180,6 +203,7 @@ impl Log {
         if let Some(parent) = dir.parent() {
             disk::sync_dir(parent)?;
         }
+        drop(shape);
         fs::remove_dir_all(&doomed)
     }
 }

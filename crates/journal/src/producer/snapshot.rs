@@ -37,7 +37,8 @@ pub(crate) fn read(path: &Path) -> io::Result<Option<Producers>> {
     Ok(decode(&std::fs::read(path)?))
 }
 
-fn encode(producers: &Producers) -> Vec<u8> {
+/// Returns the bytes of a snapshot's file.
+pub(crate) fn encode(producers: &Producers) -> Vec<u8> {
     let mut sorted: Vec<(i64, &Producer)> = producers.iter().collect();
     sorted.sort_unstable_by_key(|(id, _)| *id);
 

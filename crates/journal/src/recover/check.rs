@@ -26,6 +26,10 @@ pub(super) struct Scan<'a> {
     pub(super) epochs: Epochs,
     /// The history was read from its file, which is always ahead of the batches.
     pub(super) epochs_known: bool,
+    /// What lies behind the recovery point was closed, but not flushed: a flush would have moved the point.
+    pub(super) unacknowledged: bool,
+    /// Offsets before this one may be missing.
+    pub(super) sparse_to: i64,
     pub(super) producers: Producers,
     pub(super) report: Report,
 }
@@ -47,7 +51,16 @@ impl Scan<'_> {
         let mut walk = Walk::new(&file, position, size, FAR);
         while walk.position() < size {
             let at = walk.position();
-            match good(&mut walk, *end, &self.epochs) {
+            let due = Due {
+                offset: *end,
+                sparse_to: match next_base {
+                    Some(next) => self.sparse_to.min(next),
+                    // Nobody compacts the newest segment.
+                    None if self.sparse_to == i64::MAX => 0,
+                    None => self.sparse_to,
+                },
+            };
+            match good(&mut walk, due, &self.epochs) {
                 Ok(()) => {
                     let Ok(Some(header)) = walk.header() else {
                         break;
@@ -69,11 +82,13 @@ impl Scan<'_> {
                 Err(Stop::Disk(error)) => return Err(error),
                 Err(Stop::Damaged(problem)) => {
                     let resume = resume(&mut walk, at, *end, &candidates)?;
-                    match resume.or(next_base.map(|base| (size, base))) {
+                    // Nothing is missing, or nothing behind it was ever acknowledged.
+                    let next = next_base.filter(|next| !self.unacknowledged && next > end);
+                    match resume.or(next.map(|base| (size, base))) {
                         None => {
                             let (dir, bytes) = (self.dir.display(), size - at);
                             warn!(%dir, offset = *end, bytes, %problem, "cut off an unfinished write");
-                            self.report.torn_bytes = bytes;
+                            self.report.torn_bytes += bytes;
                             segment.cut(at)?;
                             break;
                         }
@@ -103,23 +118,50 @@ impl Scan<'_> {
     }
 }
 
-/// Checks the batch at the walk's position, where the record with offset `due` belongs.
+/// What must come next.
+struct Due {
+    /// The offset of its first record, if none is missing.
+    offset: i64,
+    /// Records before this offset may be missing.
+    sparse_to: i64,
+}
+
+/// Checks the batch at the walk's position.
 ///
-/// The checksum does not cover offset and leader epoch, but we know what they must be.
-fn good(walk: &mut Walk<'_>, due: i64, epochs: &Epochs) -> Result<(), Stop> {
+/// The checksum does not cover offset and leader epoch, but we know what they must be. Where records may be
+/// missing we know less: there a batch must lie between its neighbours.
+fn good(walk: &mut Walk<'_>, due: Due, epochs: &Epochs) -> Result<(), Stop> {
     walk.verify()?;
     let header = walk.header()?.ok_or(kafka::record::Error::CutShort)?;
-    let (found, found_epoch) = (header.base_offset(), header.leader_epoch());
-    if found != due {
-        return Err(Stop::Damaged(Damage::Offset { found, due }));
+    let (found, last) = (header.base_offset(), header.last_offset());
+    let (found_epoch, size) = (header.leader_epoch(), header.size() as u64);
+    if found != due.offset {
+        let sparse = found > due.offset && last < due.sparse_to;
+        if !sparse || !before_the_next(walk, last, size)? {
+            let due = due.offset;
+            return Err(Stop::Damaged(Damage::Offset { found, due }));
+        }
     }
-    match epochs.at(due) {
+    match epochs.at(found) {
         Some(due) if due != found_epoch => Err(Stop::Damaged(Damage::Epoch {
             found: found_epoch,
             due,
         })),
         _ => Ok(()),
     }
+}
+
+/// Returns whether the batch after the one at the walk's position, if there is one, begins after `last`.
+fn before_the_next(walk: &mut Walk<'_>, last: i64, size: u64) -> io::Result<bool> {
+    let position = walk.position();
+    walk.seek(position + size);
+    let next = match walk.header() {
+        Ok(header) => header.map(|header| header.base_offset()),
+        Err(Stop::Damaged(_)) => None,
+        Err(Stop::Disk(error)) => return Err(error),
+    };
+    walk.seek(position);
+    Ok(next.is_none_or(|next| next > last))
 }
 
 /// Looks for a good batch behind damage at `position`, where the record with offset `due` belongs:

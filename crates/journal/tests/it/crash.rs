@@ -329,8 +329,6 @@ impl Model {
                 self.values.resize(before as usize, None);
                 self.values.extend(values.into_iter().map(Some));
                 if self.home.names(".log").len() > segments {
-                    // The roll flushed all before.
-                    self.flushed = before;
                     self.flushed_size = 0;
                 }
             }
@@ -357,6 +355,7 @@ impl Model {
             }
             Step::Roll => {
                 self.log().roll(NOW).expect("rolled");
+                self.log().flush().expect("flushed");
                 self.settle();
             }
             Step::Close => {

@@ -1,6 +1,7 @@
 //! The log from outside: what was appended can be read, whatever happens in between.
 
 mod append;
+mod clean;
 mod crash;
 mod flush;
 mod full;

@@ -5,16 +5,17 @@ use std::ops::{Deref, Range};
 use super::{Error, HEADER_LEN, LENGTH_END, MAGIC, NO_PRODUCER};
 use crate::compress::Compression;
 
-const LEADER_EPOCH: usize = 12;
+pub(super) const LEADER_EPOCH: usize = 12;
 const MAGIC_AT: usize = 16;
-const CRC: usize = 17;
-const ATTRIBUTES: usize = 21;
+pub(super) const CRC: usize = 17;
+pub(super) const ATTRIBUTES: usize = 21;
 const MAX_TIMESTAMP: usize = 35;
 
-const COMPRESSION_MASK: i16 = 0b111;
+pub(super) const COMPRESSION_MASK: i16 = 0b111;
 const APPEND_TIME: i16 = 1 << 3;
 const TRANSACTIONAL: i16 = 1 << 4;
 const CONTROL: i16 = 1 << 5;
+pub(super) const DELETE_HORIZON: i16 = 1 << 6;
 
 /// Who set the timestamps of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,6 +117,12 @@ impl<'a> Header<'a> {
     /// Returns whether the batch holds a control record instead of a user's records.
     pub fn control(&self) -> bool {
         self.attributes() & CONTROL != 0
+    }
+
+    /// Returns from when on the batch's tombstones may go, in ms since 1970; set by compaction (KIP-534).
+    pub fn delete_horizon(&self) -> Option<i64> {
+        // It takes the place of the base timestamp; deltas count from it.
+        (self.attributes() & DELETE_HORIZON != 0).then(|| self.base_timestamp())
     }
 
     /// Returns the distance from the first offset to the last, which is never negative.

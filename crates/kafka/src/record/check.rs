@@ -5,7 +5,7 @@
 
 use std::ops::RangeInclusive;
 
-use super::{Batch, Error, Header, Records, TimestampType};
+use super::{Batch, Error, Header, NO_TIMESTAMP, Records, TimestampType};
 use crate::compress::Compression;
 
 /// Checks what one partition of a Produce request carries, and returns its only batch.
@@ -57,17 +57,21 @@ fn header(header: &Header<'_>, zstd: bool) -> Result<(), Error> {
 pub struct Rules {
     /// Whether each record needs a key, as compaction does.
     pub keyed: bool,
-    /// The timestamps that are taken, in ms since 1970, when the producer sets them.
+    /// The timestamps that are taken, in ms since 1970, when the producer sets them; none is always fine.
     pub timestamps: RangeInclusive<i64>,
-    /// Most bytes that the records may take when inflated.
-    pub inflated_max: usize,
 }
 
-/// Reads every record of a batch: offsets dense, timestamps within the rules, keys where needed, and
-/// nothing left over.
-pub fn records(batch: &Batch<'_>, rules: &Rules) -> Result<(), Error> {
+/// Reads every record of a batch: offsets dense, and nothing left over. Returns those that the rules refuse,
+/// each as [`Error::NoKey`] or [`Error::Timestamp`].
+///
+/// `records` are those of the batch.
+pub fn records(
+    batch: &Batch<'_>,
+    records: &Records<'_>,
+    rules: &Rules,
+) -> Result<Vec<Error>, Error> {
     let timed = batch.timestamp_type() == TimestampType::CreateTime;
-    let records = Records::read(batch, rules.inflated_max)?;
+    let mut refused = Vec::new();
     for (index, record) in (0..).zip(records.iter()) {
         let record = record?;
         let delta = record.offset.saturating_sub(batch.base_offset());
@@ -77,15 +81,12 @@ pub fn records(batch: &Batch<'_>, rules: &Rules) -> Result<(), Error> {
                 delta: delta as i32,
             });
         }
-        if timed && !rules.timestamps.contains(&record.timestamp) {
-            return Err(Error::Timestamp {
-                index,
-                timestamp: record.timestamp,
-            });
-        }
+        let timestamp = record.timestamp;
         if rules.keyed && record.key.is_none() {
-            return Err(Error::NoKey { index });
+            refused.push(Error::NoKey { index });
+        } else if timed && timestamp != NO_TIMESTAMP && !rules.timestamps.contains(&timestamp) {
+            refused.push(Error::Timestamp { index, timestamp });
         }
     }
-    Ok(())
+    Ok(refused)
 }

@@ -32,6 +32,11 @@ impl<'a> Records<'a> {
         })
     }
 
+    /// Returns the records as they stand one after another, inflated.
+    pub(super) fn body(&self) -> &[u8] {
+        &self.body
+    }
+
     /// Iterates over the records; after an error nothing follows.
     pub fn iter(&self) -> Iter<'_> {
         Iter {
@@ -63,6 +68,10 @@ pub struct Record<'a> {
     /// The value; `None` is a tombstone.
     pub value: Option<&'a [u8]>,
     headers: Cursor<'a>,
+    /// Distance of its offset from the batch's first.
+    pub(super) offset_delta: i32,
+    /// What follows the offset delta, as it is stored: key, value and headers.
+    pub(super) tail: &'a [u8],
 }
 
 /// One header of a record.
@@ -119,10 +128,12 @@ impl<'a> Iter<'a> {
         let mut cursor = Cursor::new(self.cursor.take(length)?);
         cursor.byte()?; // attributes: none are assigned
         let timestamp = self.records.base_timestamp.wrapping_add(cursor.long()?);
+        let offset_delta = cursor.int()?;
         let offset = self
             .records
             .base_offset
-            .wrapping_add(i64::from(cursor.int()?));
+            .wrapping_add(i64::from(offset_delta));
+        let tail = cursor.rest();
         let key = cursor.nullable()?;
         let value = cursor.nullable()?;
         let count = usize::try_from(cursor.int()?).map_err(|_| Error::NegativeLength)?;
@@ -141,6 +152,8 @@ impl<'a> Iter<'a> {
             key,
             value,
             headers,
+            offset_delta,
+            tail,
         })
     }
 }

@@ -183,7 +183,9 @@ proptest! {
         prop_assert_eq!(batch.base_sequence(), 10);
         prop_assert_eq!(batch.last_sequence(), 9 + records.len() as i32);
         prop_assert_eq!(Some(batch.max_timestamp()), records.iter().map(|r| r.timestamp).max());
-        check::records(&batch, &rules()).expect("each record is fine");
+        let inflated = Records::read(&batch, INFLATED_MAX).expect("inflates");
+        let refused = check::records(&batch, &inflated, &rules()).expect("each record is fine");
+        prop_assert!(refused.is_empty());
     }
 
     #[test]
@@ -234,7 +236,9 @@ proptest! {
 /// Reads everything there is.
 fn touch(batch: &Batch<'_>) -> Result<(), Error> {
     batch.verify().ok();
-    check::records(batch, &rules()).ok();
+    if let Ok(records) = Records::read(batch, INFLATED_MAX) {
+        check::records(batch, &records, &rules()).ok();
+    }
     assert!(batch.next_offset() >= batch.base_offset());
     for record in Records::read(batch, INFLATED_MAX)?.iter() {
         let record = record?;
@@ -247,7 +251,6 @@ fn rules() -> Rules {
     Rules {
         keyed: false,
         timestamps: 0..=i64::MAX,
-        inflated_max: INFLATED_MAX,
     }
 }
 
@@ -332,28 +335,33 @@ fn each_record_is_held_against_the_topics_rules() {
         BatchBuilder::new(Compression::Lz4),
     );
     let (batch, _) = Batch::split_first(&bytes).expect("own output");
-    let check = |rules| check::records(&batch, &rules).map_err(|error| error.to_string());
-    assert_eq!(check(rules()), Ok(()));
+    let records = Records::read(&batch, INFLATED_MAX).expect("inflates");
+    let check = |rules| -> Vec<String> {
+        let refused = check::records(&batch, &records, &rules).expect("readable");
+        refused.iter().map(Error::to_string).collect()
+    };
+    assert!(check(rules()).is_empty());
     assert_eq!(
         check(Rules {
             keyed: true,
             ..rules()
         }),
-        Err("record 0 has no key, which a compacted topic needs".into())
+        [
+            "record 0 has no key, which a compacted topic needs",
+            "record 1 has no key, which a compacted topic needs"
+        ]
     );
     assert_eq!(
         check(Rules {
             timestamps: 0..=999,
             ..rules()
-        }),
-        Err("record 0 has timestamp 1000, outside of what the topic takes".into())
+        })[1],
+        "record 1 has timestamp 1000, outside of what the topic takes"
     );
+    let bomb = Records::read(&batch, 5).expect_err("too large");
     assert_eq!(
-        check(Rules {
-            inflated_max: 5,
-            ..rules()
-        }),
-        Err("decompressed records are larger than 5 bytes".into())
+        bomb.to_string(),
+        "decompressed records are larger than 5 bytes"
     );
 }
 
@@ -364,12 +372,14 @@ fn offsets_must_be_dense_and_nothing_left_over() {
     let second = HEADER_LEN + 8;
     bytes[second + 3] = 4; // zigzag of 2
     let (batch, _) = Batch::split_first(&bytes).expect("whole");
-    let error = check::records(&batch, &rules()).expect_err("a gap");
+    let records = Records::read(&batch, INFLATED_MAX).expect("plain");
+    let error = check::records(&batch, &records, &rules()).expect_err("a gap");
     assert_eq!(error.to_string(), "record 1 has offset delta 2");
 
     bytes[60] = 1; // one record announced, two there
     let (batch, _) = Batch::split_first(&bytes).expect("whole");
-    let error = check::records(&batch, &rules()).expect_err("one too many");
+    let records = Records::read(&batch, INFLATED_MAX).expect("plain");
+    let error = check::records(&batch, &records, &rules()).expect_err("one too many");
     assert_eq!(
         error.to_string(),
         "bytes are left over after the last record"

@@ -85,10 +85,10 @@ pub(super) fn topic(name: &str, topic: &Topic, findings: &mut Vec<Finding>) {
         let what = "a retention of zero would drop every record at once";
         findings.push(Finding::error("retention", what).hint("did you mean `1s`?"));
     }
-    if topic.segment_bytes.is_some_and(|bytes| bytes < 1024) {
+    if topic.segment_bytes.is_some_and(|bytes| bytes < 1 << 20) {
         findings.push(Finding::error(
             "segment_bytes",
-            "a segment has at least 1KiB",
+            "a segment has at least 1MiB",
         ));
     }
     if topic
