@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use crate::Address;
+use crate::api::fetch::session::Sessions;
 use crate::cleaner::Compacting;
 use crate::group::coordinator::Coordinator;
 use crate::metrics::Metrics;
@@ -70,6 +71,7 @@ pub(crate) struct Core {
     pub metrics: Metrics,
     pub request_memory: Arc<Semaphore>,
     pub fetch_memory: Arc<Semaphore>,
+    pub sessions: Sessions,
 }
 
 /// A setting of the broker itself, as DescribeConfigs tells it.

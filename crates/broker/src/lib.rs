@@ -353,6 +353,7 @@ fn open(options: Options) -> Result<Opened, OpenError> {
     let core = Core {
         request_memory: permits(options.limits.requests_bytes_max),
         fetch_memory: permits(options.limits.fetches_bytes_max),
+        sessions: Default::default(),
         limits: options.limits,
         advertised: options.advertised,
         auto_create: options.auto_create,

@@ -20,6 +20,8 @@ use crate::dispatch::Call;
 use crate::partition::{Isolation, Partition};
 use crate::topic::Topic;
 
+pub(crate) mod session;
+
 /// Longest wait for more records, whatever the client wants.
 const WAIT_MAX: Duration = Duration::from_secs(5 * 60);
 
@@ -30,23 +32,27 @@ const BYTES_READ_AT_ONCE: usize = 256 << 10;
 type Memory = Option<OwnedSemaphorePermit>;
 
 /// Answers with the memory that the records take until they are sent.
-pub(crate) async fn handle(call: &Call, request: FetchRequest) -> (FetchResponse, Memory) {
-    // We hand out no sessions: a client that asks for one gets id 0 and goes on without.
-    if request.session_id != 0 && request.session_epoch != -1 {
-        let refused = FetchResponse {
-            error_code: ErrorCode::FetchSessionIdNotFound.code(),
-            ..FetchResponse::default()
-        };
-        return (refused, None);
-    }
+pub(crate) async fn handle(call: &Call, mut request: FetchRequest) -> (FetchResponse, Memory) {
+    let sessions = &call.core().sessions;
+    let context = match sessions.begin(call.version, &mut request) {
+        Ok(context) => context,
+        Err(code) => {
+            let refused = FetchResponse {
+                error_code: code.code(),
+                ..FetchResponse::default()
+            };
+            return (refused, None);
+        }
+    };
     let wait = u64::try_from(request.max_wait_ms).unwrap_or(0);
     let deadline = Instant::now() + Duration::from_millis(wait).min(WAIT_MAX);
     let bytes_min = usize::try_from(request.min_bytes).unwrap_or(0);
     let asked = Arc::new(Asked::new(call, request));
 
-    let answer = wait_for(call, &asked, wait, deadline, bytes_min).await;
-    asked.count(&answer.0);
-    answer
+    let (mut response, memory) = wait_for(call, &asked, wait, deadline, bytes_min).await;
+    asked.count(&response);
+    sessions.finish(context, &mut response);
+    (response, memory)
 }
 
 async fn wait_for(

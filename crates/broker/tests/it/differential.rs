@@ -36,7 +36,6 @@ const LOOKS: &[ApiKey] = &[
     ApiKey::ListConfigResources,
     ApiKey::DescribeLogDirs,
     ApiKey::ListOffsets,
-    ApiKey::Fetch,
 ];
 
 /// Steps whose answers differ on purpose, by the beginning of their names, and why.
@@ -104,26 +103,9 @@ const INTENDED: &[(&str, &str)] = &[
     ),
 ];
 
-/// Steps that are not built yet, by the beginning of their names.
+/// Steps that are not built yet, by the beginning of their names; one that is equal by now fails too, and is to be taken out.
 const NOT_YET: &[&str] = &[
-    "create topics: check dirty ratio above 1",
-    "create topics: dirty ratio above 1",
-    "create topics: check both policies",
-    "create topics: both policies",
-    "create topics: check lags that contradict",
-    "create topics: lags that contradict",
-    "create topics: check replicas in sync",
-    "create topics: replicas in sync",
-    "create topics: check throttled nonsense",
-    "create topics: throttled nonsense",
     "damaged batches: a transactional batch without producer",
-    "what a topic takes: too early",
-    "what a topic takes: too late",
-    "what a topic takes: make compacted",
-    "what a topic takes: keys",
-    "what a topic takes: one without key",
-    "fetch: committed only",
-    "fetch: an epoch without session",
     "delete records: of a compacted topic",
     "describe configs: of a bad topic name",
     "describe configs: of no topic",
@@ -133,10 +115,6 @@ const NOT_YET: &[&str] = &[
     "alter configs: null",
     "alter configs: no topic",
     "incremental alter configs",
-    "elections: preferred everywhere",
-    "elections: unclean everywhere",
-    "config resources: kinds [2",
-    "config resources: kinds []",
     "quorum and features: unknown feature",
     "quorum and features: feature too high",
     "quorum and features: nothing to update",
@@ -233,6 +211,7 @@ impl Both {
 
     fn finish(self) {
         let mut unused: BTreeSet<&str> = INTENDED.iter().map(|(name, _)| *name).collect();
+        unused.extend(NOT_YET);
         let mut wrong = String::new();
         for (step, difference) in &self.differences {
             match listed(step) {

@@ -149,7 +149,7 @@ async fn topics_are_read_and_written_by_their_ids() {
 }
 
 #[tokio::test]
-async fn a_session_that_was_never_given_is_not_found() {
+async fn a_session_is_given_and_one_that_never_was_is_not_found() {
     let stage = Stage::open().await;
     let mut client = stage.client().await;
     client.create("t", 1, &[]).await;
@@ -163,10 +163,8 @@ async fn a_session_that_was_never_given_is_not_found() {
     let mut request = fetch("t", 0, 0, 100);
     (request.session_id, request.session_epoch) = (0, 0);
     let response = client.ask(12, request).await;
-    assert_eq!(
-        (error(response.error_code), response.session_id),
-        (ErrorCode::None, 0)
-    );
+    assert_eq!(error(response.error_code), ErrorCode::None);
+    assert_ne!(response.session_id, 0);
 }
 
 async fn offset_at(client: &mut Client, timestamp: i64) -> (ErrorCode, i64, i64) {

@@ -20,6 +20,7 @@ const SCRUBBED: &[&str] = &[
     "leader_epoch",
     "current_leader_epoch",
     "producer_id",
+    "session_id",
 ];
 
 /// Returns the answer as text, with everything evened out that two brokers may tell differently: ids, addresses, the

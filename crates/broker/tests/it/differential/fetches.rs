@@ -3,6 +3,7 @@
 use kafka::messages::delete_records::{
     DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic,
 };
+use kafka::messages::fetch::{FetchPartition, FetchRequest, FetchTopic, ForgottenTopic};
 use kafka::messages::list_offsets::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
 use kafka::messages::offset_for_leader_epoch::{
     OffsetForLeaderEpochRequest, OffsetForLeaderPartition, OffsetForLeaderTopic,
@@ -68,9 +69,122 @@ pub(super) async fn run(both: &mut Both) {
     unknown.topics[0].topic_id = uuid::Uuid::nil();
     both.ask("no id", 13, unknown).await;
 
+    sessions(both).await;
     offsets(both).await;
     epochs(both).await;
     delete(both).await;
+}
+
+/// Partitions and offsets.
+type Places<'a> = &'a [(i32, i64)];
+
+/// Ids of sessions are drawn by each broker.
+async fn sessions(both: &mut Both) {
+    both.section("fetch sessions");
+    topics::make(both, "session", 3, &[("retention.ms", "-1")]).await;
+    both.ask(
+        "first",
+        9,
+        produce("session", -1, stamped(&["a", "b"], THEN, None)),
+    )
+    .await;
+    let ask = |session: i32, epoch: i32, partitions: &[(i32, i64)]| FetchRequest {
+        session_id: session,
+        session_epoch: epoch,
+        topics: match partitions {
+            [] => Vec::new(),
+            _ => vec![FetchTopic {
+                topic: "session".to_owned(),
+                partitions: partitions
+                    .iter()
+                    .map(|(partition, fetch_offset)| FetchPartition {
+                        partition: *partition,
+                        fetch_offset: *fetch_offset,
+                        partition_max_bytes: 1 << 20,
+                        ..FetchPartition::default()
+                    })
+                    .collect(),
+                ..FetchTopic::default()
+            }],
+        },
+        min_bytes: 0,
+        ..fetch("session", 0, 0, 1 << 20)
+    };
+    let first = ask(0, 0, &[(0, 0), (1, 0), (2, 0)]);
+    let (mine, other) = both.ask("opened", 12, first).await.answered();
+    let (mine, other) = (mine.session_id, other.session_id);
+    let steps: &[(&str, i32, Places<'_>)] = &[
+        ("the same again", 1, &[]),
+        ("an old epoch", 1, &[]),
+        ("an epoch to come", 5, &[]),
+        ("further on", 2, &[(0, 2)]),
+        ("nothing new", 3, &[]),
+        ("a partition that is not there", 4, &[(9, 0)]),
+        ("which is told again", 5, &[]),
+        ("an offset that is not there", 6, &[(0, 77)]),
+        ("which is told again, too", 7, &[]),
+        ("well again", 8, &[(0, 1)]),
+    ];
+    for (step, epoch, partitions) in steps {
+        both.ask_each(
+            step,
+            12,
+            ask(mine, *epoch, partitions),
+            ask(other, *epoch, partitions),
+        )
+        .await;
+    }
+    both.ask_each("by id", 13, ask(mine, 9, &[]), ask(other, 9, &[]))
+        .await;
+    let forgetting = |session: i32, epoch: i32, partitions: &[i32]| FetchRequest {
+        forgotten_topics_data: vec![ForgottenTopic {
+            topic: "session".to_owned(),
+            partitions: partitions.to_vec(),
+            ..ForgottenTopic::default()
+        }],
+        ..ask(session, epoch, &[])
+    };
+    both.ask_each(
+        "without the one that is not there",
+        12,
+        forgetting(mine, 9, &[9]),
+        forgetting(other, 9, &[9]),
+    )
+    .await;
+    both.ask(
+        "more",
+        9,
+        produce("session", -1, stamped(&["c"], THEN, None)),
+    )
+    .await;
+    both.ask_each("with more", 12, ask(mine, 10, &[]), ask(other, 10, &[]))
+        .await;
+    both.ask_each(
+        "without any",
+        12,
+        forgetting(mine, 11, &[0, 1, 2]),
+        forgetting(other, 11, &[0, 1, 2]),
+    )
+    .await;
+    both.ask_each(
+        "gone with its last partition",
+        12,
+        ask(mine, 12, &[]),
+        ask(other, 12, &[]),
+    )
+    .await;
+    let again = ask(0, 0, &[(0, 0)]);
+    let (mine, other) = both.ask("opened again", 11, again).await.answered();
+    let (mine, other) = (mine.session_id, other.session_id);
+    both.ask_each(
+        "ended",
+        11,
+        ask(mine, -1, &[(0, 0)]),
+        ask(other, -1, &[(0, 0)]),
+    )
+    .await;
+    both.ask_each("after its end", 11, ask(mine, 1, &[]), ask(other, 1, &[]))
+        .await;
 }
 
 async fn offsets(both: &mut Both) {
