@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::tls_context::TlsVersion;
+
 /// A virtual host: which names it answers for and which Mappings it takes.
 ///
 /// This is Ambassador's Host. Without any Host a built-in one for `*` takes every Mapping and routes cleartext.
@@ -201,25 +203,6 @@ pub struct HostTls {
     /// Server name when TLS is originated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sni: Option<String>,
-}
-
-/// A TLS version by Ambassador's name.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
-)]
-pub enum TlsVersion {
-    /// TLS 1.0, which is refused.
-    #[serde(rename = "v1.0")]
-    V1_0,
-    /// TLS 1.1, which is refused.
-    #[serde(rename = "v1.1")]
-    V1_1,
-    /// TLS 1.2.
-    #[serde(rename = "v1.2")]
-    V1_2,
-    /// TLS 1.3.
-    #[serde(rename = "v1.3")]
-    V1_3,
 }
 
 /// What happens to requests.
