@@ -184,7 +184,7 @@ fn main_road(
     if let Some((status, location)) = found.redirect(&asked) {
         return redirect(status, &location);
     }
-    if route.guarded {
+    if route.guarded && front.guards.refuses(authority, &path).is_some() {
         return Err(Refusal::AuthUnavailable);
     }
     // Before the peer's address joins those that the proxies in front tell.

@@ -14,6 +14,7 @@ pub(crate) mod compress;
 pub(crate) mod cors;
 pub(crate) mod errors;
 pub(crate) mod forward;
+pub(crate) mod guards;
 pub(crate) mod headers;
 pub(crate) mod lines;
 pub(crate) mod memory;

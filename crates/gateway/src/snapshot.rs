@@ -1,6 +1,7 @@
 //! A configuration, compiled: what one listener serves, ready to be asked by its requests. It never changes; the next
 //! configuration makes another one.
 
+mod added;
 mod care;
 mod clusters;
 mod kept;
@@ -25,6 +26,7 @@ use crate::policy::address::AddressRules;
 use crate::policy::compress::{self, Compression};
 use crate::policy::cors::Cors;
 use crate::policy::errors::Overrides;
+use crate::policy::guards::Guards;
 use crate::policy::headers::HeaderChanges;
 use crate::policy::lines::Lines;
 use crate::policy::probes::Probes;
@@ -33,7 +35,8 @@ use crate::route::path::Rules as PathRules;
 use crate::route::{Table, Target};
 use crate::upstream::balance::key::Key;
 
-pub(crate) use clusters::Clusters;
+pub(crate) use added::Added;
+pub(crate) use clusters::{Clusters, spec};
 pub(crate) use kept::Kept;
 
 /// Largest request head where the Module does not say it.
@@ -52,6 +55,8 @@ pub(crate) struct Front {
     pub(crate) security: SecurityModel,
     /// Connections begin with the PROXY protocol.
     pub(crate) proxy_protocol: bool,
+    /// Who would have to be asked.
+    pub(crate) guards: Guards,
     /// Trusted HTTP hops in front.
     pub(crate) trusted_hops: u32,
     pub(crate) port: u16,
@@ -109,7 +114,7 @@ pub(crate) struct Route {
     pub(crate) host: HostChange,
     pub(crate) request: HeaderChanges,
     pub(crate) response: HeaderChanges,
-    /// Whether somebody should be asked who may ask, and cannot be.
+    /// Whether somebody may have to be asked first, and cannot be.
     pub(crate) guarded: bool,
     pub(crate) cors: Option<Arc<Cors>>,
     /// Bodies of error answers.
@@ -131,7 +136,7 @@ impl Route {
 
 /// What the routes of a listener share.
 pub(crate) struct Shared {
-    /// Whether somebody should be asked who may ask, and cannot be.
+    /// Whether somebody may have to be asked first, and cannot be.
     pub(crate) guarded: bool,
     pub(crate) meters: Arc<FrontMeters>,
     pub(crate) cors: Option<Arc<Cors>>,
@@ -172,12 +177,24 @@ impl Front {
                 .map(|cors| Arc::new(Cors::new(cors))),
             errors: settings.errors.clone(),
         };
+        let companions = table.companions();
+        let grouped = |id: usize, mapping: &Mapping| {
+            let peers = companions.get(&id)?;
+            let peers = peers
+                .iter()
+                .filter_map(|id| match table.route(*id).target() {
+                    Target::Mapping(index) => Some(&config.mappings[index].spec),
+                    Target::Publish(_) => None,
+                });
+            Some(Added::of(config, mapping, peers))
+        };
         let routes = table
             .routes()
             .map(|route| match route.target() {
                 Target::Mapping(index) => {
                     let mapping = &config.mappings[index];
-                    of_mapping(parts, kept, &shared, mapping, &mut problems)
+                    let added = grouped(route.id, &mapping.spec);
+                    of_mapping(parts, kept, &shared, mapping, added, &mut problems)
                 }
                 Target::Publish(index) => {
                     let (publish, handler) = (&config.publish[index], &parts.handlers[index]);
@@ -201,6 +218,7 @@ impl Front {
                 config.module.xff_num_trusted_hops.unwrap_or(0),
                 |listener| listener.spec.l7_depth,
             ),
+            guards: Guards::new(&config.guards),
             port,
             meters,
         };
@@ -227,9 +245,10 @@ fn of_mapping(
     kept: &mut Kept,
     shared: &Shared,
     mapping: &Arc<Object<Mapping>>,
+    added: Option<Added>,
     problems: &mut Vec<Problem>,
 ) -> Arc<Route> {
-    let route = match kept.find(mapping) {
+    let route = match kept.find(mapping, added.as_ref()) {
         Some(built) => {
             if let Backend::Service(cluster) = &built.route.backend {
                 parts.clusters.keep(cluster);
@@ -239,11 +258,12 @@ fn of_mapping(
         }
         None => {
             let mut found = Vec::new();
-            let route = Arc::new(routes::from_mapping(parts, shared, mapping, &mut found));
+            let route = routes::from_mapping(parts, shared, mapping, added.as_ref(), &mut found);
+            let route = Arc::new(route);
             problems.extend(found.iter().cloned());
             // What a route lacks, such as a file, may be there the next time.
             if !matches!(route.backend, Backend::Fixed(_)) {
-                kept.put(mapping, route.clone(), found);
+                kept.put(mapping, added, route.clone(), found);
             }
             route
         }

@@ -30,7 +30,7 @@ pub(crate) fn alone(written: &Written) -> Vec<Finding> {
         Spec::Broker(broker) => own::broker(broker, &mut findings),
         Spec::ConsulResolver(resolver) => ambassador::consul(resolver, &mut findings),
         Spec::KubernetesServiceResolver(_) | Spec::KubernetesEndpointResolver(_) => (),
-        Spec::Secret(_) | Spec::KubernetesService(_) | Spec::Guard => (),
+        Spec::Secret(_) | Spec::KubernetesService(_) | Spec::Guard(_) => (),
         Spec::Endpoints(_) | Spec::EndpointSlice(_) => (),
     }
     findings

@@ -4,6 +4,7 @@ use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::guard::Guard;
 use crate::resolver::Resolver;
 use crate::{
     Broker, Endpoints, Host, Listener, Mapping, Module, Object, Publish, Service, Subscribe,
@@ -46,9 +47,9 @@ pub struct Config {
     /// Settings of the broker, the defaults where the user wrote none.
     pub broker: Broker,
 
-    /// Objects that decide who may ask and that cannot be asked yet, such as `AuthService auth.default`: while there are
-    /// any, only Mappings with `bypass_auth` are served.
-    pub guards: Vec<String>,
+    /// Objects that decide who may ask and that cannot be asked yet: of what they guard, only Mappings with `bypass_auth`
+    /// are served.
+    pub guards: Vec<Guard>,
 
     /// Addresses behind service names.
     pub endpoints: Endpoints,

@@ -10,6 +10,7 @@ pub mod check;
 pub mod config;
 pub mod endpoints;
 pub mod format;
+pub mod guard;
 pub mod host;
 pub mod listener;
 pub mod load;

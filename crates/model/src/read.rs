@@ -177,8 +177,8 @@ pub(crate) enum Spec {
     KubernetesService(kubernetes::Service),
     Endpoints(kubernetes::Endpoints),
     EndpointSlice(kubernetes::Endpoints),
-    /// Decides who may ask, and cannot be asked.
-    Guard,
+    /// Decides who may ask, and cannot be asked. The rules are those of a [`crate::guard::Guard`].
+    Guard(Option<Vec<crate::guard::Rule>>),
 }
 
 pub(crate) use ambassador::OWN_VERSION;

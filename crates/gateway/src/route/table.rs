@@ -283,6 +283,23 @@ impl Table {
             .any(|host| host.takes(rule) && host.overlaps(rule))
     }
 
+    /// Returns, for each route that shares requests by weight, those it shares them with, in the order of their names.
+    pub(crate) fn companions(&self) -> BTreeMap<usize, Vec<usize>> {
+        let mut all: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for group in self.groups.iter().filter(|group| group.members.len() > 1) {
+            let ids = group.members.iter().map(|member| member.rule as usize);
+            for id in ids.clone() {
+                let companions = all.entry(id).or_default();
+                companions.extend(ids.clone().filter(|other| *other != id));
+            }
+        }
+        for companions in all.values_mut() {
+            companions.sort_by_key(|id| (&self.rules[*id].name, *id));
+            companions.dedup();
+        }
+        all
+    }
+
     pub(super) fn groups(&self) -> &[Group] {
         &self.groups
     }

@@ -149,7 +149,8 @@ impl Clusters {
     }
 }
 
-fn spec(config: &Config, mapping: &Object<Mapping>, target: &Target) -> Spec {
+/// Returns what a Mapping asks for, apart from TLS.
+pub(crate) fn spec(config: &Config, mapping: &Object<Mapping>, target: &Target) -> Spec {
     let (said, module) = (&mapping.spec, &config.module);
     let lookup = Lookup {
         ipv4: said.enable_ipv4.or(module.enable_ipv4).unwrap_or(true),

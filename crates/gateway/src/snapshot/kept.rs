@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use model::config::Secret;
+use model::guard::Guard;
 use model::resolver::Resolver;
 use model::{Config, Mapping, Module, Object, Problem, TlsContext};
 
-use super::Route;
+use super::{Added, Route};
 use crate::route::Patterns;
 
 /// The routes of the present configuration, and of the one before while the present one is built.
@@ -23,6 +24,8 @@ pub(crate) struct Kept {
 /// A route with what it was built from.
 pub(super) struct Built {
     mapping: Arc<Object<Mapping>>,
+    /// With the headers of its group, where it has one.
+    added: Option<Added>,
     pub(super) route: Arc<Route>,
     /// What was found when it was built.
     pub(super) problems: Vec<Problem>,
@@ -33,7 +36,7 @@ pub(super) struct Built {
 struct Around {
     module: Module,
     secrets: BTreeMap<(String, String), Secret>,
-    guards: Vec<String>,
+    guards: Vec<Guard>,
     external_names: BTreeMap<(String, String), String>,
     resolvers: BTreeMap<String, Resolver>,
     namespace: String,
@@ -92,10 +95,16 @@ impl Kept {
     }
 
     /// Returns the route of a Mapping if it is there already, with what was told about it.
-    pub(super) fn find(&mut self, mapping: &Arc<Object<Mapping>>) -> Option<&Built> {
+    pub(super) fn find(
+        &mut self,
+        mapping: &Arc<Object<Mapping>>,
+        added: Option<&Added>,
+    ) -> Option<&Built> {
         let name = mapping.full_name();
-        let same =
-            |built: &Built| Arc::ptr_eq(&built.mapping, mapping) || *built.mapping == **mapping;
+        let same = |built: &Built| {
+            (Arc::ptr_eq(&built.mapping, mapping) || *built.mapping == **mapping)
+                && built.added.as_ref() == added
+        };
         if let Some(built) = self.before.remove(&name).filter(same) {
             self.now.insert(name.clone(), built);
         }
@@ -106,11 +115,13 @@ impl Kept {
     pub(super) fn put(
         &mut self,
         mapping: &Arc<Object<Mapping>>,
+        added: Option<Added>,
         route: Arc<Route>,
         problems: Vec<Problem>,
     ) {
         let built = Built {
             mapping: mapping.clone(),
+            added,
             route,
             problems,
         };

@@ -9,7 +9,7 @@ use model::mapping::Priority;
 use model::target::Target;
 use model::{Mapping, Object, Problem, Publish};
 
-use super::{NEVER, Parts, Route, Shared, warning};
+use super::{Added, NEVER, Parts, Route, Shared, warning};
 use crate::backend::{Backend, Fixed, Handler};
 use crate::format::Needs;
 use crate::policy::HostChange;
@@ -32,6 +32,7 @@ pub(super) fn from_mapping(
     parts: &mut Parts<'_>,
     shared: &Shared,
     mapping: &Object<Mapping>,
+    grouped: Option<&Added>,
     problems: &mut Vec<Problem>,
 ) -> Route {
     let said = &mapping.spec;
@@ -84,19 +85,23 @@ pub(super) fn from_mapping(
         }
         _ => HostChange::Keep,
     };
+    let alone;
+    let added = match grouped {
+        Some(added) => added,
+        None => {
+            alone = Added::of(parts.config, said, [].into_iter());
+            &alone
+        }
+    };
     let mut request = HeaderChanges::new(
-        said.add_request_headers
-            .as_ref()
-            .or(defaults.and_then(|d| d.add_request_headers.as_ref())),
+        added.request.as_ref(),
         said.remove_request_headers
             .as_ref()
             .or(defaults.and_then(|d| d.remove_request_headers.as_ref())),
         &mut problem,
     );
     let response = HeaderChanges::new(
-        said.add_response_headers
-            .as_ref()
-            .or(defaults.and_then(|d| d.add_response_headers.as_ref())),
+        added.response.as_ref(),
         said.remove_response_headers
             .as_ref()
             .or(defaults.and_then(|d| d.remove_response_headers.as_ref())),

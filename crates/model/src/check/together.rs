@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::references::Names;
+use crate::guard::Guard;
 use crate::listener::HostBinding;
 use crate::mapping::Mapping;
 use crate::publish::Segment;
@@ -383,7 +384,10 @@ fn assemble(objects: &[&Written]) -> Config {
                 let key = (object.id.namespace.clone(), object.id.name.clone());
                 config.secrets.insert(key, secret.clone());
             }
-            Spec::Guard => config.guards.push(object.id.to_string()),
+            Spec::Guard(rules) => config.guards.push(Guard {
+                name: object.id.to_string(),
+                rules: rules.clone(),
+            }),
             Spec::KubernetesService(service) => {
                 if let Some(name) = &service.external_name {
                     let key = (object.id.namespace.clone(), object.id.name.clone());

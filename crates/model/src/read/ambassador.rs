@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Draft, Id, Kind, Reader};
+use crate::guard::Rule;
 use crate::shape::{alternatives, shape};
 use crate::tree::{Key, Node, Place, Value};
 
@@ -322,8 +323,16 @@ impl Reader<'_> {
             return;
         }
         let kind_at = node.get("kind").unwrap_or(&node).place.clone();
+        let rules = match id.kind {
+            Kind::FilterPolicy => node.get("spec").and_then(filter_rules),
+            _ => None,
+        };
+        let refused = match &rules {
+            Some(_) => "requests that its rules send through filters are refused with 500",
+            None => "requests are refused with 500",
+        };
         let what = format!(
-            "the kind `{:?}` is not supported yet: requests are refused with 500, unless their Mapping says `bypass_auth`",
+            "the kind `{:?}` is not supported yet: {refused}, unless their Mapping says `bypass_auth`",
             id.kind
         );
         let hint = Some("take the object away to serve requests without asking it".to_owned());
@@ -340,7 +349,7 @@ impl Reader<'_> {
             id,
             origin: self.origin(&node.place),
             labels,
-            spec: super::Spec::Guard,
+            spec: super::Spec::Guard(rules),
             path: path.to_owned(),
             node,
             short: false,
@@ -502,4 +511,26 @@ fn originate_tls(entries: &mut Vec<(Key, Node)>) {
             *node = Node::scalar(&format!("https://{text}"), false, node.place.clone());
         }
     }
+}
+
+/// Returns the rules of a FilterPolicy, or nothing when they cannot be read, so that it guards everything.
+fn filter_rules(spec: &Node) -> Option<Vec<Rule>> {
+    let Value::List(rules) = &spec.get("rules")?.value else {
+        return None;
+    };
+    let glob = |rule: &Node, key: &str| match rule.get(key) {
+        None => Some("*".to_owned()),
+        Some(glob) => glob.text().map(str::to_owned),
+    };
+    let rule = |rule: &Node| {
+        let filters = rule.get("filters").map(|filters| &filters.value);
+        rule.is_map().then_some(())?;
+        Some(Rule {
+            host: glob(rule, "host")?,
+            path: glob(rule, "path")?,
+            asks: !matches!(filters, None | Some(Value::List(_)))
+                || !rule.get("filters").map_or(&[][..], Node::items).is_empty(),
+        })
+    };
+    rules.iter().map(rule).collect()
 }

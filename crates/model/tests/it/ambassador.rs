@@ -1,6 +1,7 @@
 //! Ambassador's kinds in both versions.
 
 use expect_test::{Expect, expect};
+use model::guard::{Guard, Rule};
 
 use crate::{load, names, problems};
 
@@ -513,7 +514,36 @@ fn a_kind_that_decides_who_may_ask_is_an_error_and_counts() {
         a.yaml:2:7: error: kind: the kind `AuthService` is not supported yet: requests are refused with 500, unless their Mapping says `bypass_auth` (take the object away to serve requests without asking it)
     "#]],
     );
-    assert_eq!(load(text).config.guards, ["AuthService auth.default"]);
+    assert_eq!(
+        load(text).config.guards,
+        [Guard::all("AuthService auth.default")]
+    );
+    let policy = |rules: &str| {
+        let text = format!(
+            "apiVersion: getambassador.io/v3alpha1\nkind: FilterPolicy\nmetadata: {{ name: p }}\nspec: {{ rules: {rules} }}\n"
+        );
+        load(&text).config.guards.remove(0).rules
+    };
+    let rule = |host: &str, path: &str, asks| Rule {
+        host: host.to_owned(),
+        path: path.to_owned(),
+        asks,
+    };
+    assert_eq!(
+        policy(
+            "[{ host: a, path: /x, filters: [{ name: f }] }, { path: /y, filters: [] }, { host: b }]"
+        ),
+        Some(vec![
+            rule("a", "/x", true),
+            rule("*", "/y", false),
+            rule("b", "*", false)
+        ])
+    );
+    // What cannot be read guards everything, and so does a rule whose filters cannot be read.
+    for odd in ["~", "{}", "[x]", "[{ path: [] }]"] {
+        assert_eq!(policy(odd), None, "{odd}");
+    }
+    assert_eq!(policy("[{ filters: x }]"), Some(vec![rule("*", "*", true)]));
 }
 
 #[test]

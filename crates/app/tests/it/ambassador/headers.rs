@@ -56,6 +56,31 @@ fn defaults_are_replaced_even_by_nothing() {
     assert_eq!(fruit("/none/"), "");
 }
 
+/// The members of a canary group add what any of them adds (`ambassador.md` 1.1), and the Mapping's own word counts where two
+/// say something about one header.
+#[test]
+fn members_of_a_group_share_the_headers_they_add() {
+    let rig = Rig::start(&[
+        "Mapping one: { prefix: /x/, service: $a, weight: 50, add_request_headers: { x-one: { value: '1' }, x-who: { value: one } }, add_response_headers: { x-back: { value: one } } }",
+        "Mapping other: { prefix: /x/, service: $b, add_request_headers: { x-two: { value: '2' }, x-who: { value: other } } }",
+        "Mapping apart: { prefix: /x/y/, service: $a }",
+        "Mapping copy: { prefix: /x/, service: $c, shadow: true, add_request_headers: { x-copy: { value: '3' } } }",
+    ]);
+    let mut members = std::collections::BTreeSet::new();
+    for _ in 0..40 {
+        let response = rig.ask("GET /x/");
+        let seen = Seen::of(&response);
+        assert_eq!(seen.header("x-one"), ["1"]);
+        assert_eq!(seen.header("x-two"), ["2"]);
+        assert_eq!(seen.header("x-copy").len(), 0);
+        assert_eq!(response.header("x-back"), ["one"]);
+        members.insert(seen.header("x-who").join(","));
+    }
+    assert_eq!(Vec::from_iter(members), ["one", "other"]);
+    let apart = Seen::of(&rig.ask("GET /x/y/"));
+    assert_eq!(apart.header("x-one").len() + apart.header("x-two").len(), 0);
+}
+
 /// Cases 23 and 27.
 #[test]
 fn request_ids_and_the_server_name() {
