@@ -9,7 +9,7 @@
 //! | `/ambassador/v0/diag/` | a page with problems, routes, hosts and upstreams; `?json=true` for machines, `&filter=errors` for one key of it; 404 where the Module's `diagnostics` are off |
 //! | `/nuncio/v0/status` | JSON: addresses, configuration and its problems, upstreams and their endpoints, topics, groups |
 //! | `POST /nuncio/v0/log?level=debug` | logs by this filter from now on |
-//! | `/nuncio/v0/explain?method=GET&url=http://host/path&header=name:value` | JSON: the route and why |
+//! | `/nuncio/v0/explain?method=GET&url=http://host/path&header=name:value&client=IP` | JSON: the route and why, its policies, its endpoints as they are now |
 
 mod diag;
 mod process;
@@ -65,6 +65,8 @@ pub struct Ask {
     pub url: String,
     /// Names and values.
     pub headers: Vec<(String, String)>,
+    /// The client's address, where it matters.
+    pub client: Option<String>,
 }
 
 #[derive(Clone)]
@@ -129,11 +131,13 @@ async fn explain(
         method: "GET".into(),
         url: String::new(),
         headers: Vec::new(),
+        client: None,
     };
     for (name, value) in pairs {
         match name.as_str() {
             "method" => ask.method = value,
             "url" => ask.url = value,
+            "client" => ask.client = Some(value),
             "header" => match value.split_once(':') {
                 Some((name, value)) => ask
                     .headers
@@ -142,7 +146,7 @@ async fn explain(
             },
             other => {
                 return bad(&format!(
-                    "unknown parameter `{other}`: use method, url and header"
+                    "unknown parameter `{other}`: use method, url, header and client"
                 ));
             }
         }

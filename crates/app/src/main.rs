@@ -64,7 +64,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Up(arguments) => return runtime.block_on(up::run(arguments)),
         Command::Serve(arguments) => return runtime.block_on(serve::run(arguments)),
         Command::Check(arguments) => return check::run(arguments),
-        Command::Explain(arguments) => return explain::run(arguments),
+        Command::Explain(arguments) => return runtime.block_on(explain::run(arguments)),
         Command::Topics(arguments) => runtime.block_on(topics::run(arguments))?,
         Command::Groups(arguments) => runtime.block_on(groups::run(arguments))?,
         Command::Produce(arguments) => runtime.block_on(produce::run(arguments))?,

@@ -171,19 +171,22 @@ fn differing(
 
 impl Follower {
     fn tell(&self, endpoints: Option<Vec<Endpoint>>) {
-        let member = |endpoint: &Endpoint| Member {
-            weight: endpoint.weight,
-            zone: endpoint.zone.clone(),
-            ..Member::new(endpoint.address)
-        };
-        let members = endpoints.map(|all| {
-            let all: Vec<&Endpoint> = all.iter().collect();
-            let left = match &self.zone {
-                Some(zone) => endpoints::hinted(all, zone),
-                None => all,
-            };
-            left.into_iter().map(member).collect()
-        });
-        self.feed.told(members);
+        self.feed.told(members(endpoints, self.zone.as_deref()));
     }
+}
+
+/// Returns the members of a cluster that stands in this zone.
+pub(crate) fn members(endpoints: Option<Vec<Endpoint>>, zone: Option<&str>) -> Option<Vec<Member>> {
+    let member = |endpoint: &Endpoint| Member {
+        weight: endpoint.weight,
+        zone: endpoint.zone.clone(),
+        ..Member::new(endpoint.address)
+    };
+    let all = endpoints?;
+    let all: Vec<&Endpoint> = all.iter().collect();
+    let left = match zone {
+        Some(zone) => endpoints::hinted(all, zone),
+        None => all,
+    };
+    Some(left.into_iter().map(member).collect())
 }

@@ -7,6 +7,7 @@ pub mod backend;
 pub mod body;
 pub mod connect;
 pub mod discovery;
+pub mod explain;
 pub mod listener;
 pub mod refusal;
 pub mod route;
@@ -72,6 +73,8 @@ pub struct Gateway {
 
 /// What all cores share.
 pub(crate) struct Shared {
+    /// How many they are.
+    pub(crate) cores: usize,
     pub(crate) limits: Limits,
     pub(crate) meters: Meters,
     pub(crate) access: AccessLog,
@@ -105,6 +108,7 @@ impl Gateway {
     pub fn start(options: Options) -> io::Result<Self> {
         let threads = options.threads.max(1);
         let shared = Arc::new(Shared {
+            cores: threads,
             limits: options.limits,
             meters: Meters::new(&options.metrics),
             access: options.access,

@@ -15,9 +15,10 @@ use control::{Control, Published};
 use gateway::Gateway;
 use gateway::backend::Handler;
 use gateway::discovery::{Directory, Teller};
+use gateway::explain::explain;
 use gateway::listener::Limits;
 use gateway::route::Table;
-use gateway::route::explain::{Outcome, Question, explain};
+use gateway::route::explain::{Outcome, Question};
 use gateway::view::Upstream;
 use model::{Config, Problem};
 use observe::access::AccessLog;
@@ -552,11 +553,17 @@ impl Subject for House {
             .iter()
             .map(|(name, value)| format!("{name}: {value}"))
             .collect();
-        let question =
+        let mut question =
             Question::read(&ask.method, &ask.url, &headers).map_err(|error| error.to_string())?;
+        if let Some(client) = &ask.client {
+            let address = client.parse();
+            question.client = Some(address.map_err(|_| format!("`{client}` is no IP address"))?);
+        }
         let config = self.published.borrow().config.clone();
-        let (table, _) = Table::build(&config);
-        let explained = explain(&config, &table, &question);
+        let explained = match &self.gateway {
+            Some(gateway) => gateway.explain(&config, &question),
+            None => explain(&config, &Table::build(&config).0, &question),
+        };
         let routes: Vec<&str> = match &explained.outcome {
             Outcome::Routed(takers) => takers.iter().map(|taker| &*taker.route).collect(),
             _ => Vec::new(),
@@ -568,6 +575,7 @@ impl Subject for House {
         });
         let mut told = serde_json::to_value(&explained).map_err(|error| error.to_string())?;
         told["upstreams"] = json!(upstreams);
+        told["version"] = json!(env!("CARGO_PKG_VERSION"));
         Ok(told)
     }
 }

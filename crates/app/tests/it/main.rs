@@ -4,6 +4,7 @@ mod ambassador;
 mod clients;
 mod commands;
 mod discovery;
+mod explain;
 mod observe;
 mod serve;
 mod shop;

@@ -189,6 +189,27 @@ fn dashboards_find_their_numbers() {
                 "envoy_http_downstream_rq_xx{envoy_http_conn_manager_prefix=ingress_http,envoy_response_code_class=4}",
                 1.0,
             ),
+            (
+                "envoy_http_no_route{envoy_http_conn_manager_prefix=ingress_http}",
+                1.0,
+            ),
+            (
+                "envoy_cluster_upstream_rq_pending_total{envoy_cluster_name=alt}",
+                1.0,
+            ),
+            (
+                "envoy_cluster_upstream_rq_pending_failure_eject{envoy_cluster_name=gone}",
+                1.0,
+            ),
+            (
+                "envoy_cluster_circuit_breakers_default_remaining_cx{envoy_cluster_name=alt}",
+                1023.0,
+            ),
+            (
+                "envoy_cluster_circuit_breakers_high_remaining_rq{envoy_cluster_name=alt}",
+                1024.0,
+            ),
+            ("envoy_cluster_manager_active_clusters{}", 3.0),
             ("envoy_server_live{}", 1.0),
             ("ambassador_diagnostics_errors{}", 0.0),
             ("nuncio_requests_total{class=2xx,route=alt.default}", 1000.0),
@@ -206,6 +227,14 @@ fn dashboards_find_their_numbers() {
         let five =
             format!("envoy_cluster_upstream_rq_time_bucket{{envoy_cluster_name=alt,le={le}}}");
         assert!(value(&five) > 0.0);
+        for bytes in [
+            "envoy_cluster_upstream_cx_rx_bytes_total{envoy_cluster_name=alt}",
+            "envoy_cluster_upstream_cx_tx_bytes_total{envoy_cluster_name=alt}",
+            "envoy_http_downstream_cx_rx_bytes_total{envoy_http_conn_manager_prefix=ingress_http}",
+            "envoy_http_downstream_cx_tx_bytes_total{envoy_http_conn_manager_prefix=ingress_http}",
+        ] {
+            assert!(value(bytes) >= 31_000.0, "{bytes}");
+        }
         assert!(value("ambassador_process_resident_memory_bytes{}") > 0.0);
     }
 }

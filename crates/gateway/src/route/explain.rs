@@ -1,10 +1,13 @@
 //! Why a request goes where it goes: the route with its reasons, and why the others lost.
 
 use std::fmt::{self, Write};
+use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use model::{Config, Object, host::InsecureAction};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+
+use crate::explain::{Live, Policy, Said};
 
 use super::{
     Found, Match, Request, Table, Target,
@@ -28,6 +31,8 @@ pub struct Question {
     pub query: Option<String>,
     pub headers: HeaderMap,
     pub secure: bool,
+    /// The client's address, where it is known.
+    pub client: Option<IpAddr>,
 }
 
 /// Why text is not a [`Question`].
@@ -66,6 +71,7 @@ impl Question {
             query: uri.query().map(str::to_owned),
             headers: HeaderMap::new(),
             secure,
+            client: None,
         };
         for header in headers {
             let bad = || BadQuestion::Header(header.clone());
@@ -83,7 +89,7 @@ impl Question {
 }
 
 /// What would happen to a request, and why.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Explanation {
     pub request: String,
     /// The path that routes are compared to.
@@ -97,11 +103,13 @@ pub struct Explanation {
     pub losers_more: usize,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// Several when weights share the requests.
     Routed(Vec<Taker>),
+    /// The gateway answers by itself a browser that asks what it may ask.
+    Preflight(Preflight),
     /// 301 to HTTPS.
     RedirectedToHttps { location: String, route: String },
     /// 400.
@@ -110,8 +118,18 @@ pub enum Outcome {
     NotFound { why: String },
 }
 
+/// The answer to a browser that asks what it may ask.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Preflight {
+    /// The route whose rules count.
+    pub route: String,
+    pub origin: String,
+    /// Headers of the answer.
+    pub headers: Vec<String>,
+}
+
 /// A route that takes the request, or a share of such requests.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Taker {
     pub route: String,
     pub origin: String,
@@ -120,9 +138,19 @@ pub struct Taker {
     pub destination: Destination,
     /// The route that gets a copy.
     pub shadow: Option<String>,
+    /// What is done besides, where it is set and not as usual.
+    pub policies: Vec<Policy>,
+    /// The service as a running process sees it.
+    pub live: Option<Live>,
+    /// Where the route is written.
+    #[serde(skip)]
+    pub(crate) target: Option<Target>,
+    /// How many bytes of the path matched.
+    #[serde(skip)]
+    pub(crate) matched: usize,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Destination {
     Service {
@@ -137,12 +165,17 @@ pub enum Destination {
     Topic {
         topic: String,
     },
+    /// The gateway answers by itself.
+    Refused {
+        status: u16,
+        why: String,
+    },
     /// Weights leave this share to nobody.
     NotFound,
 }
 
 /// A route that does not take the request.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Loser {
     pub route: String,
     pub origin: String,
@@ -293,6 +326,10 @@ fn taker(
             ],
             destination: Destination::NotFound,
             shadow: None,
+            policies: Vec::new(),
+            live: None,
+            target: None,
+            matched: 0,
         };
     };
     let route = found.route;
@@ -312,7 +349,29 @@ fn taker(
         reasons,
         destination: destination(config, &found, request),
         shadow: found.shadow.map(|shadow| shadow.name().to_owned()),
+        policies: found
+            .shadow
+            .map(|it| copied(config, it))
+            .into_iter()
+            .collect(),
+        live: None,
+        target: Some(route.target()),
+        matched: found.matched,
     }
+}
+
+/// Says how many requests a shadow gets, and where it is.
+fn copied(config: &Config, shadow: super::Route<'_>) -> Policy {
+    let share = shadow.weight().unwrap_or(100);
+    let service = match shadow.target() {
+        Target::Mapping(index) => &config.mappings[index].spec.service,
+        Target::Publish(index) => &config.publish[index].spec.topic,
+    };
+    let (name, origin) = (shadow.name(), origin(config, shadow.target()));
+    let told = format!(
+        "{share} % go to {service} too, as {name} ({origin}) says; its answers are thrown away"
+    );
+    Policy::new("shadow", told, Said::Mapping)
 }
 
 fn destination(config: &Config, found: &Match<'_>, request: &Request<'_>) -> Destination {
@@ -523,6 +582,16 @@ impl fmt::Display for Explanation {
         }
         match &self.outcome {
             Outcome::Refused { why } => writeln!(out, "  answer  400, {why}")?,
+            Outcome::Preflight(answer) => {
+                writeln!(out, "  route   {} ({})", answer.route, answer.origin)?;
+                writeln!(
+                    out,
+                    "  answer  200, the gateway answers preflights by itself"
+                )?;
+                for header in &answer.headers {
+                    writeln!(out, "          - {header}")?;
+                }
+            }
             Outcome::NotFound { why } => writeln!(out, "  answer  404, {why}")?,
             Outcome::RedirectedToHttps { location, route } => {
                 writeln!(out, "  route   {route}, but by HTTPS only")?;
@@ -570,10 +639,14 @@ impl Taker {
                 writeln!(out, "  answer  {status} {location}")?;
             }
             Destination::Topic { topic } => writeln!(out, "  goes to topic {topic}")?,
+            Destination::Refused { status, why } => writeln!(out, "  answer  {status}, {why}")?,
             Destination::NotFound => writeln!(out, "  answer  404")?,
         }
-        match &self.shadow {
-            Some(shadow) => writeln!(out, "  copied  to {shadow}"),
+        for policy in &self.policies {
+            write!(out, "{policy}")?;
+        }
+        match &self.live {
+            Some(live) => write!(out, "{live}"),
             None => Ok(()),
         }
     }

@@ -175,6 +175,16 @@ impl Set {
         Some(Picked::new(picked.clone(), true))
     }
 
+    /// Returns the endpoint that a hash leads to, without picking it.
+    pub(super) fn picked_for(&self, hash: u64) -> Option<SocketAddr> {
+        let index = match &self.table {
+            Table::Ring(ring) => ring.from(hash).next(),
+            Table::Maglev(maglev) => maglev.from(hash).next(),
+            Table::InTurn(_) | Table::Random(_) | Table::Least(..) => Some(0),
+        };
+        self.usable.get(index?).map(|endpoint| endpoint.address)
+    }
+
     /// Returns an endpoint outside of those that are picked from, when all of these were tried.
     fn beyond(&self, tried: &[SocketAddr], picked: &Endpoint) -> Option<&Arc<Endpoint>> {
         if tried.is_empty() || !tried.contains(&picked.address) {

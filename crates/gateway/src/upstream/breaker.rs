@@ -165,13 +165,23 @@ impl Breaker {
 
     /// Returns how many more fit.
     pub(crate) fn remaining(&self, limited: Limited) -> u64 {
+        let (used, most) = self.look(limited);
+        most.saturating_sub(used)
+    }
+
+    /// Returns the limit.
+    pub(crate) fn most(&self, limited: Limited) -> u64 {
+        self.look(limited).1
+    }
+
+    fn look(&self, limited: Limited) -> (u64, u64) {
         let (used, most) = match limited {
             Limited::Connections => (&self.connections, self.limits.connections_max),
             Limited::Pending => (&self.pending, self.limits.pending_max),
             Limited::Requests => (&self.requests, self.limits.requests_max),
             Limited::Retries => (&self.retries, self.limits.retries_max),
         };
-        most.saturating_sub(used.load(Relaxed))
+        (used.load(Relaxed), most)
     }
 }
 

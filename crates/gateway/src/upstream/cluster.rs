@@ -221,7 +221,7 @@ pub(crate) struct Cluster {
     pub(super) outlier: Option<Watch>,
     /// Wakes those who follow the endpoints.
     pub(super) moved: Arc<Notify>,
-    cores: usize,
+    pub(super) cores: usize,
     endpoints: ArcSwap<Set>,
     /// Held while another set is made out of the present one.
     changing: Mutex<()>,
@@ -351,6 +351,11 @@ impl Cluster {
             }
         };
         set.slots.iter().map(view).collect()
+    }
+
+    /// Returns the endpoint that a hash policy would pick now.
+    pub(crate) fn picked_for(&self, hash: u64) -> Option<SocketAddr> {
+        self.endpoints.load().picked_for(hash)
     }
 
     /// Picks the endpoint for the next try, as the cluster's policy says.

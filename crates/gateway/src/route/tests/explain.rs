@@ -102,13 +102,13 @@ fn weights_show_as_shares() {
                       - the path begins with `/pay/`
                       - first of the 4 routes that match
               goes to pay-next, path /, host shop.example
-              copied  to copy.default
+              shadow  100 % go to s too, as copy.default (test) says; its answers are thrown away
               route   pay.default (test), 60 % of such requests
                       - the host is `*`
                       - the path begins with `/pay/`
                       - first of the 4 routes that match
               goes to pay, path /, host shop.example
-              copied  to copy.default
+              shadow  100 % go to s too, as copy.default (test) says; its answers are thrown away
               route   home.default (test), 30 % of such requests
                       - the host is `*`
                       - the path begins with `/`
@@ -299,7 +299,9 @@ fn the_json_has_the_same() {
                     "service": "http://orders.shop:8080"
                   }
                 },
+                "live": null,
                 "origin": "test",
+                "policies": [],
                 "reasons": [
                   "the host is `*`",
                   "the path begins with `/orders/`",
