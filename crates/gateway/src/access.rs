@@ -1,5 +1,6 @@
 //! The ticket of a request: it follows the request to the end of its answer, then counts and writes the access line.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -8,7 +9,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header};
 use http_body::Body;
 use jiff::Timestamp;
-use observe::access::{Line, VIA_UPSTREAM};
+use observe::access::{Line, Texts, VIA_UPSTREAM};
 use observe::flags::Flags;
 use tokio::time::Instant;
 
@@ -103,7 +104,9 @@ impl Ticket {
         match &mut self.line {
             None => (),
             Some(Record::Ours(line)) => {
-                line.request_id = headers.get(&X_REQUEST_ID).map(text).unwrap_or_default();
+                if let Some(id) = headers.get(&X_REQUEST_ID) {
+                    line.texts.identify(&text(id));
+                }
                 line.trace_id = Some(trace_id);
             }
             Some(Record::Asked(pending)) => pending.identified(headers, trace_id),
@@ -151,6 +154,9 @@ impl Ticket {
         let told = refusal.told();
         self.told = Some(told);
         self.connection.shared.meters.refused(told.name);
+        if matches!(refusal, Refusal::NoRoute) {
+            self.connection.listener.front.load().meters.no_route.inc();
+        }
         if let Some(route) = &self.route
             && let Backend::Service(cluster) = &route.backend
         {
@@ -281,19 +287,24 @@ fn line<B>(connection: &Connection, request: &Request<B>) -> Box<Line> {
     let headers = request.headers();
     let uri = request.uri();
     let authority = match (uri.authority(), headers.get(header::HOST)) {
-        (Some(authority), _) => authority.to_string(),
+        (Some(authority), _) => authority.as_str().into(),
         (None, Some(host)) => text(host),
-        (None, None) => String::new(),
+        (None, None) => Cow::Borrowed(""),
     };
+    let path = uri.path_and_query();
+    let path = path.map_or(uri.path(), |target| target.as_str());
+    let user_agent = headers.get(header::USER_AGENT).map(text);
+    let texts = Texts::new(
+        request.method().as_str(),
+        &authority,
+        path,
+        &user_agent.unwrap_or_default(),
+    );
     Box::new(Line {
         started: Timestamp::now(),
         duration: Duration::ZERO,
         peer: Some(connection.peer),
-        method: request.method().to_string(),
-        authority,
-        path: uri
-            .path_and_query()
-            .map_or_else(|| uri.path().to_owned(), ToString::to_string),
+        texts,
         protocol: match request.version() {
             Version::HTTP_2 => "HTTP/2",
             Version::HTTP_10 => "HTTP/1.0",
@@ -308,15 +319,10 @@ fn line<B>(connection: &Connection, request: &Request<B>) -> Box<Line> {
         upstream_duration: None,
         received_bytes: 0,
         sent_bytes: 0,
-        request_id: String::new(),
         trace_id: None,
-        user_agent: headers
-            .get(header::USER_AGENT)
-            .map(text)
-            .unwrap_or_default(),
     })
 }
 
-fn text(value: &HeaderValue) -> String {
-    String::from_utf8_lossy(value.as_bytes()).into_owned()
+fn text(value: &HeaderValue) -> Cow<'_, str> {
+    String::from_utf8_lossy(value.as_bytes())
 }

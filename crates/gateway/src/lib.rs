@@ -15,6 +15,7 @@ pub mod view;
 
 mod access;
 mod core;
+mod counted;
 mod exchange;
 mod format;
 mod meter;

@@ -5,6 +5,7 @@ mod codes;
 mod envoy;
 mod export;
 mod route;
+mod traffic;
 mod upstream;
 
 use std::collections::{BTreeMap, HashMap};
@@ -15,6 +16,7 @@ use observe::metrics::{Counter, Metrics};
 use crate::refusal::{Cut, Refusal};
 
 pub(crate) use route::{FrontMeters, RouteMeters};
+pub(crate) use traffic::Tally;
 pub(crate) use upstream::{UpstreamMeters, Upstreams};
 
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];

@@ -34,12 +34,8 @@ pub struct Line {
     pub duration: Duration,
     /// The client's address as the connection says it.
     pub peer: Option<SocketAddr>,
-    /// `GET`.
-    pub method: String,
-    /// `example.com:8080`.
-    pub authority: String,
-    /// Path and query as the client sent them.
-    pub path: String,
+    /// What the client has sent.
+    pub texts: Texts,
     /// `HTTP/1.1` or `HTTP/2`.
     pub protocol: &'static str,
     /// The answer's status; 0 when the client left before there was one.
@@ -60,21 +56,78 @@ pub struct Line {
     pub received_bytes: u64,
     /// Body bytes sent to the client.
     pub sent_bytes: u64,
-    /// `x-request-id`.
-    pub request_id: String,
     /// The trace this request belongs to, if any.
     pub trace_id: Option<u128>,
-    /// `user-agent`.
-    pub user_agent: String,
+}
+
+/// What a client has sent, one text behind the other in one piece of memory.
+#[derive(Debug, Clone, Default)]
+pub struct Texts {
+    all: String,
+    /// Where all but the first begin.
+    authority_at: usize,
+    path_at: usize,
+    user_agent_at: usize,
+    request_id_at: usize,
+}
+
+/// Room for a request id, which comes later.
+const REQUEST_ID_BYTES: usize = 36;
+
+impl Texts {
+    /// Keeps a method such as `GET`, an authority such as `example.com:8080`, path and query as the client sent them, and
+    /// the `user-agent`.
+    pub fn new(method: &str, authority: &str, path: &str, user_agent: &str) -> Self {
+        let texts = [method, authority, path, user_agent];
+        let length: usize = texts.iter().map(|text| text.len()).sum();
+        let mut all = String::with_capacity(length + REQUEST_ID_BYTES);
+        let [authority_at, path_at, user_agent_at, request_id_at] = texts.map(|text| {
+            all.push_str(text);
+            all.len()
+        });
+        Texts {
+            all,
+            authority_at,
+            path_at,
+            user_agent_at,
+            request_id_at,
+        }
+    }
+
+    /// Keeps the `x-request-id` too.
+    pub fn identify(&mut self, request_id: &str) {
+        self.all.truncate(self.request_id_at);
+        self.all.push_str(request_id);
+    }
+
+    fn method(&self) -> &str {
+        &self.all[..self.authority_at]
+    }
+
+    fn authority(&self) -> &str {
+        &self.all[self.authority_at..self.path_at]
+    }
+
+    fn path(&self) -> &str {
+        &self.all[self.path_at..self.user_agent_at]
+    }
+
+    fn user_agent(&self) -> &str {
+        &self.all[self.user_agent_at..self.request_id_at]
+    }
+
+    fn request_id(&self) -> &str {
+        &self.all[self.request_id_at..]
+    }
 }
 
 impl Line {
     /// Writes the line as one JSON object and a line end.
     pub fn write_json(&self, out: &mut String) {
         _ = write!(out, "{{\"access\":\"{:.3}\"", self.started);
-        text(out, "method", &self.method);
-        text(out, "authority", &self.authority);
-        text(out, "path", &self.path);
+        text(out, "method", self.texts.method());
+        text(out, "authority", self.texts.authority());
+        text(out, "path", self.texts.path());
         text(out, "protocol", self.protocol);
         _ = write!(out, ",\"status\":{}", self.status);
         if !self.reason.is_empty() {
@@ -108,14 +161,14 @@ impl Line {
         if let Some(peer) = self.peer {
             _ = write!(out, ",\"peer\":\"{peer}\"");
         }
-        if !self.request_id.is_empty() {
-            text(out, "request_id", &self.request_id);
+        if !self.texts.request_id().is_empty() {
+            text(out, "request_id", self.texts.request_id());
         }
         if let Some(trace) = self.trace_id {
             _ = write!(out, ",\"trace_id\":\"{trace:032x}\"");
         }
-        if !self.user_agent.is_empty() {
-            text(out, "user_agent", &self.user_agent);
+        if !self.texts.user_agent().is_empty() {
+            text(out, "user_agent", self.texts.user_agent());
         }
         out.push_str("}\n");
     }
@@ -123,6 +176,13 @@ impl Line {
 
 fn text(out: &mut String, key: &str, value: &str) {
     _ = write!(out, ",\"{key}\":");
+    let plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
+    if value.bytes().all(plain) {
+        out.push('"');
+        out.push_str(value);
+        out.push('"');
+        return;
+    }
     let quoted = serde_json::to_string(value).expect("a string is always valid JSON");
     out.push_str(&quoted);
 }
@@ -310,13 +370,14 @@ mod tests {
     use super::*;
 
     fn line() -> Line {
+        let mut texts = Texts::new("GET", "shop.example", "/orders/\"1\"", "");
+        texts.identify("longer than the next");
+        texts.identify("r");
         Line {
+            texts,
             started: Timestamp::UNIX_EPOCH,
             duration: Duration::from_micros(1500),
             peer: Some(([127, 0, 0, 1], 4000).into()),
-            method: "GET".into(),
-            authority: "shop.example".into(),
-            path: "/orders/\"1\"".into(),
             protocol: "HTTP/1.1",
             status: 200,
             reason: "",
@@ -327,9 +388,7 @@ mod tests {
             upstream_duration: None,
             received_bytes: 0,
             sent_bytes: 12,
-            request_id: "r".into(),
             trace_id: Some(1),
-            user_agent: String::new(),
         }
     }
 
@@ -339,6 +398,10 @@ mod tests {
         line().write_json(&mut out);
         let value: serde_json::Value = serde_json::from_str(&out).unwrap();
         assert_eq!(value["path"], "/orders/\"1\"");
+        assert_eq!(value["method"], "GET");
+        assert_eq!(value["authority"], "shop.example");
+        assert_eq!(value["request_id"], "r");
+        assert!(value.get("user_agent").is_none());
         assert_eq!(value["access"], "1970-01-01T00:00:00.000Z");
         assert_eq!(value["duration_ms"], 1.5);
         assert!(value.get("reason").is_none());

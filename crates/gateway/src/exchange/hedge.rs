@@ -69,6 +69,9 @@ impl Sending {
                 biased;
                 Some(answer) = race.running.next() => {
                     if !again.is_wanted(retry, &answer) {
+                        if race.retries > 0 && answer.is_ok() {
+                            self.cluster.meters.retried().successes.inc();
+                        }
                         return answer;
                     }
                     last = answer;
@@ -76,6 +79,9 @@ impl Sending {
                         let wait = retry.wait(race.retries + 1, rand::random());
                         race.next_at = Some(Instant::now() + wait);
                         continue;
+                    }
+                    if self.flags != Flags::URX {
+                        self.cluster.meters.retried().exhausted.inc();
                     }
                     self.flags = Flags::URX;
                     false
@@ -148,9 +154,10 @@ async fn one(
     let mut request = Some(request);
     let sending = send::send(&cluster, &picked.endpoint, lane, &mut request);
     let answered = match limit {
-        Some(limit) => timeout(limit, sending)
-            .await
-            .unwrap_or(Err(Failure::TryTimeout)),
+        Some(limit) => timeout(limit, sending).await.unwrap_or_else(|_| {
+            cluster.meters.retried().try_timeouts.inc();
+            Err(Failure::TryTimeout)
+        }),
         None => sending.await,
     };
     Answer::of(&cluster, picked, answered)

@@ -49,6 +49,7 @@ impl Sending {
                 Some(limit) => match timeout(limit, trying).await {
                     Ok(answer) => answer,
                     Err(_) => {
+                        self.cluster.meters.retried().try_timeouts.inc();
                         self.gave_up();
                         Err(Failure::TryTimeout)
                     }
@@ -56,9 +57,15 @@ impl Sending {
             };
             drop(place.take());
             if !again.is_wanted(&retry, &answer) {
+                if retries > 0 && answer.is_ok() {
+                    self.cluster.meters.retried().successes.inc();
+                }
                 return answer;
             }
             if !more {
+                if retries >= retry.retries_max {
+                    self.cluster.meters.retried().exhausted.inc();
+                }
                 self.flags = Flags::URX;
                 return answer;
             }

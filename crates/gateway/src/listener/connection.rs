@@ -21,6 +21,7 @@ use tracing::debug;
 use super::Connection;
 use super::gate::Gate;
 use super::watch::Expired;
+use crate::counted::Counted;
 use crate::exchange::exchange;
 use crate::refusal::{Flaw, Refusal};
 
@@ -51,8 +52,16 @@ pub(super) async fn run(mut stream: TcpStream, first: Vec<u8>, connection: Arc<C
     };
     match first {
         None => (),
-        Some((first, true)) => http2(stream, first, &connection).await,
-        Some((first, false)) => http1(stream, first, &connection).await,
+        Some((first, is_http2)) => {
+            let tally = meters
+                .traffic
+                .tally(connection.core, connection.shared.cores);
+            let stream = Counted::new(stream, &first, tally);
+            match is_http2 {
+                true => http2(stream, first, &connection).await,
+                false => http1(stream, first, &connection).await,
+            }
+        }
     }
     meters.connections.dec();
 }
@@ -76,7 +85,7 @@ async fn sniff(stream: &mut TcpStream, mut first: Vec<u8>) -> Option<(Vec<u8>, b
     }
 }
 
-async fn http1(stream: TcpStream, first: Vec<u8>, connection: &Arc<Connection>) {
+async fn http1(stream: Counted<TcpStream>, first: Vec<u8>, connection: &Arc<Connection>) {
     let (head, proper_case) = {
         let front = connection.listener.front.load();
         (front.settings.head, front.settings.proper_case)
@@ -111,7 +120,7 @@ async fn http1(stream: TcpStream, first: Vec<u8>, connection: &Arc<Connection>) 
     }
 }
 
-async fn http2(stream: TcpStream, first: Vec<u8>, connection: &Arc<Connection>) {
+async fn http2(stream: Counted<TcpStream>, first: Vec<u8>, connection: &Arc<Connection>) {
     let head = connection.listener.front.load().settings.head;
     let gate = Gate::open(stream, first, connection.watch.clone());
     connection.watch.http2();

@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 
 use super::head::{self, Framing, HeadLimits};
 use super::watch::{Decision, Watch};
+use crate::counted::Counted;
 use crate::refusal::{Flaw, Refusal};
 
 /// Bytes that a client may send ahead while it waits for its upgrade to be answered.
@@ -89,7 +90,7 @@ enum Then {
 
 /// A connection's stream behind the gate.
 pub(crate) struct Gate {
-    stream: TcpStream,
+    stream: Counted<TcpStream>,
     scanner: Scanner,
     /// Read but not yet passed on. The first `checked` bytes may go.
     held: Vec<u8>,
@@ -102,7 +103,7 @@ pub(crate) struct Gate {
 impl Gate {
     /// Guards a stream from which `first` was already read.
     pub(super) fn http1(
-        stream: TcpStream,
+        stream: Counted<TcpStream>,
         first: Vec<u8>,
         limits: HeadLimits,
         watch: Arc<Watch>,
@@ -128,7 +129,7 @@ impl Gate {
     }
 
     /// Lets everything pass, after `first`.
-    pub(super) fn open(stream: TcpStream, first: Vec<u8>, watch: Arc<Watch>) -> Self {
+    pub(super) fn open(stream: Counted<TcpStream>, first: Vec<u8>, watch: Arc<Watch>) -> Self {
         let limits = HeadLimits {
             bytes_max: 0,
             fields_max: 0,

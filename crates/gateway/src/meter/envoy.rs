@@ -8,12 +8,12 @@ use std::fmt::Display;
 use std::sync::Arc;
 
 use model::mapping::Priority;
-use observe::metrics::{Kind, Page, Sums, labels};
+use observe::metrics::{Count, Kind, Page, Sums, labels};
 
 use super::codes::classes;
 use super::export::Named;
 use super::route::{FrontMeters, RouteCounts};
-use super::upstream::{Cared, Failed, UpstreamCounts};
+use super::upstream::{Cared, Failed, Retried, UpstreamCounts};
 use crate::upstream::breaker::Limited;
 use crate::upstream::cluster::View;
 
@@ -22,6 +22,13 @@ const OURS_ALONE: &[f64] = &[0.0025];
 
 pub(super) fn tell(page: &mut Page, fronts: &[Arc<FrontMeters>], upstreams: &[Named]) {
     downstream(page, fronts);
+    let clusters: usize = upstreams.iter().map(|named| named.clusters.len()).sum();
+    page.foreign(
+        "envoy_cluster_manager_active_clusters",
+        Kind::Gauge,
+        "Clusters.",
+    )
+    .value("", clusters);
     membership(page, upstreams);
     care(page, upstreams);
     breakers(page, upstreams);
@@ -48,6 +55,30 @@ fn downstream(page: &mut Page, fronts: &[Arc<FrontMeters>]) {
         Kind::Gauge,
         "Open connections from clients.",
         &|front| front.connections.into(),
+    );
+    each(
+        "downstream_cx_destroy",
+        Kind::Counter,
+        "Connections from clients that have ended.",
+        &|front| i128::from(front.accepted) - i128::from(front.connections),
+    );
+    each(
+        "downstream_cx_rx_bytes_total",
+        Kind::Counter,
+        "Bytes from clients.",
+        &|front| front.received.into(),
+    );
+    each(
+        "downstream_cx_tx_bytes_total",
+        Kind::Counter,
+        "Bytes to clients.",
+        &|front| front.sent.into(),
+    );
+    each(
+        "no_route",
+        Kind::Counter,
+        "Requests that no route took.",
+        &|front| front.no_route.into(),
     );
     each(
         "downstream_rq_total",
@@ -104,6 +135,9 @@ struct Front {
     labels: String,
     accepted: u64,
     connections: i64,
+    received: u64,
+    sent: u64,
+    no_route: u64,
     classes: [u64; 5],
     routed: u64,
     reset: u64,
@@ -117,6 +151,9 @@ impl Front {
             labels: labels(&[("envoy_http_conn_manager_prefix", &front.prefix)]),
             accepted: front.accepted.get(),
             connections: front.connections.get(),
+            received: front.traffic.received(),
+            sent: front.traffic.sent(),
+            no_route: front.no_route.get(),
             classes: [0; 5],
             routed: 0,
             reset: 0,
@@ -214,7 +251,7 @@ fn care(page: &mut Page, upstreams: &[Named]) {
     );
 }
 
-/// Writes which limits are reached now. A cluster that was never asked is left out.
+/// Writes which limits are reached now, and how far they are. Of clusters with one name the fullest counts. A cluster that was never asked is left out.
 fn breakers(page: &mut Page, upstreams: &[Named]) {
     for (priority, name) in [(Priority::Default, "default"), (Priority::High, "high")] {
         for (limited, open) in [
@@ -232,6 +269,21 @@ fn breakers(page: &mut Page, upstreams: &[Named]) {
                     .iter()
                     .any(|cluster| cluster.breaker(priority).remaining(limited) == 0);
                 family.value(&cluster_label(named), u8::from(full));
+            }
+        }
+        for (limited, remaining) in [
+            (Limited::Connections, "remaining_cx"),
+            (Limited::Pending, "remaining_pending"),
+            (Limited::Requests, "remaining_rq"),
+            (Limited::Retries, "remaining_retries"),
+        ] {
+            let help = "How many more this limit allows.";
+            let name = format!("envoy_cluster_circuit_breakers_{name}_{remaining}");
+            let mut family = page.foreign(&name, Kind::Gauge, help);
+            for named in upstreams.iter().filter(|named| named.meters.is_used()) {
+                let clusters = named.clusters.iter();
+                let least = clusters.map(|cluster| cluster.breaker(priority).remaining(limited));
+                family.value(&cluster_label(named), least.min().unwrap_or(0));
             }
         }
     }
@@ -326,6 +378,69 @@ const EACH: &[Read] = &[
         |upstream| upstream.counts.retries.get().into(),
     ),
     (
+        "rq_retry_success",
+        Kind::Counter,
+        "Requests whose later try was good enough.",
+        |upstream| upstream.retried(|retried| &retried.successes),
+    ),
+    (
+        "rq_retry_limit_exceeded",
+        Kind::Counter,
+        "Requests that had no try left.",
+        |upstream| upstream.retried(|retried| &retried.exhausted),
+    ),
+    (
+        "rq_retry_backoff_exponential",
+        Kind::Counter,
+        "Retries after a wait that grows.",
+        |upstream| upstream.counts.retries.get().into(),
+    ),
+    (
+        "rq_per_try_timeout",
+        Kind::Counter,
+        "Tries whose own time was over.",
+        |upstream| upstream.retried(|retried| &retried.try_timeouts),
+    ),
+    (
+        "rq_pending_total",
+        Kind::Counter,
+        "Requests that found no open connection.",
+        |upstream| upstream.counts.pending.all.get().into(),
+    ),
+    (
+        "rq_pending_active",
+        Kind::Gauge,
+        "Requests that wait for a connection.",
+        |upstream| upstream.counts.pending.now.get().into(),
+    ),
+    (
+        "rq_pending_failure_eject",
+        Kind::Counter,
+        "Requests whose connection could not be opened.",
+        |upstream| upstream.failed(|failed| failed.pending_failures.get()),
+    ),
+    (
+        "cx_destroy",
+        Kind::Counter,
+        "Connections that have ended.",
+        |upstream| {
+            let connections = &upstream.counts.connections;
+            i128::from(connections.all.get()) - i128::from(connections.now.get())
+        },
+    ),
+    (
+        "cx_rx_bytes_total",
+        Kind::Counter,
+        "Bytes from the upstream.",
+        |upstream| upstream.counts.traffic.received().into(),
+    ),
+    (
+        "cx_tx_bytes_total",
+        Kind::Counter,
+        "Bytes to the upstream.",
+        |upstream| upstream.counts.traffic.sent().into(),
+    ),
+    (
         "rq_rx_reset",
         Kind::Counter,
         "Requests that the upstream broke off before its answer.",
@@ -416,6 +531,11 @@ impl<'n> Upstream<'n> {
 
     fn overflows(&self, limited: Limited) -> i128 {
         self.failed(|failed| failed.overflows[limited as usize].get())
+    }
+
+    fn retried(&self, read: impl Fn(&Retried) -> &Count) -> i128 {
+        let retried = self.counts.retried.get();
+        retried.map_or(0, |retried| read(retried).get()).into()
     }
 
     fn failed(&self, read: impl Fn(&Failed) -> u64) -> i128 {

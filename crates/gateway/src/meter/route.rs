@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::StatusCode;
 use observe::metrics::{Buckets, Count, Level};
 
+use super::traffic::Traffic;
 use super::{CLASSES, LATENCY};
 
 /// Counters of one route of one listener.
@@ -73,6 +74,10 @@ pub(crate) struct FrontMeters {
     /// Open connections.
     pub(crate) connections: Level,
     pub(crate) accepted: Count,
+    /// Bytes on their connections.
+    pub(crate) traffic: Traffic,
+    /// Requests that were answered with 404 because no route takes them.
+    pub(crate) no_route: Count,
     /// Requests that no route took.
     pub(crate) unrouted: RouteMeters,
     /// What routes had counted that are gone by now, so that sums never fall.
@@ -86,6 +91,8 @@ impl FrontMeters {
             prefix: prefix.into(),
             connections: Level::default(),
             accepted: Count::default(),
+            traffic: Traffic::default(),
+            no_route: Count::default(),
             unrouted: RouteMeters::default(),
             gone: RouteMeters::default(),
             routes: Mutex::default(),

@@ -10,6 +10,7 @@ use observe::metrics::{Buckets, Count, Level};
 
 use super::LATENCY;
 use super::codes::{Codes, classes};
+use super::traffic::Traffic;
 use crate::refusal::Refusal;
 use crate::upstream::breaker::Limited;
 use crate::upstream::outlier::Reason;
@@ -31,6 +32,21 @@ pub(crate) struct UpstreamCounts {
     pub(crate) timeouts: Count,
     pub(super) seconds: Buckets,
     pub(super) cared: OnceLock<Box<Cared>>,
+    /// Requests that found no open connection, until they have one.
+    pub(crate) pending: Opened,
+    pub(crate) traffic: Traffic,
+    pub(super) retried: OnceLock<Box<Retried>>,
+}
+
+/// What is counted where requests are tried again.
+#[derive(Default)]
+pub(crate) struct Retried {
+    /// Requests whose later try was good enough.
+    pub(crate) successes: Count,
+    /// Requests that had no try left.
+    pub(crate) exhausted: Count,
+    /// Tries whose own time was over.
+    pub(crate) try_timeouts: Count,
 }
 
 /// What is counted where endpoints are looked after.
@@ -50,6 +66,8 @@ pub(super) struct Failed {
     pub(super) overloaded: Count,
     pub(super) without_endpoint: Count,
     pub(super) resets: Count,
+    /// Requests whose connection could not be opened.
+    pub(super) pending_failures: Count,
     /// By what the limit is of.
     pub(super) overflows: [Count; Limited::ALL.len()],
 }
@@ -91,6 +109,9 @@ impl Default for UpstreamMeters {
             timeouts: Count::default(),
             seconds: Buckets::new(LATENCY),
             cared: OnceLock::new(),
+            pending: Opened::default(),
+            traffic: Traffic::default(),
+            retried: OnceLock::new(),
         }))
     }
 }
@@ -130,6 +151,16 @@ impl UpstreamCounts {
     pub(crate) fn overflowed(&self, limited: Limited) {
         let failed = self.failed.get_or_init(Box::default);
         failed.overflows[limited as usize].inc();
+    }
+
+    /// Returns the counters of tries after the first one.
+    pub(crate) fn retried(&self) -> &Retried {
+        self.retried.get_or_init(Box::default)
+    }
+
+    /// A request that waited for a new connection gets none.
+    pub(crate) fn ejected_while_pending(&self) {
+        self.failed.get_or_init(Box::default).pending_failures.inc();
     }
 
     /// Returns the counters of those who look after endpoints.

@@ -19,6 +19,7 @@ use super::pool::{Endpoint, Lane, Lease, Stream};
 use super::send::Failure;
 use crate::body::RequestBody;
 use crate::connect::io::Io;
+use crate::counted::Counted;
 use crate::proxy_protocol;
 
 /// Bytes read ahead of a slow client, and the longest head of an answer, for each connection.
@@ -36,12 +37,13 @@ pub(super) async fn http1(
     lane: Lane,
     client: Option<SocketAddr>,
 ) -> Result<Lease, Failure> {
+    let pending = Pending::begin(cluster);
     let free = || endpoint.take(lane, &cluster.spec, Instant::now());
     let open = match place(cluster, lane.priority, free).await? {
         Place::Free(lease) => return Ok(lease),
         Place::New(open) => open,
     };
-    let io = connect(cluster, endpoint, client).await?;
+    let io = pending.opened(connect(cluster, endpoint, lane.core, client).await)?;
     let (sender, connection) = http1::Builder::new()
         .max_buf_size(BUFFER_BYTES_MAX)
         .title_case_headers(cluster.spec.proper_case)
@@ -72,12 +74,13 @@ pub(super) async fn http2(
     lane: Lane,
     client: Option<SocketAddr>,
 ) -> Result<Stream, Failure> {
+    let pending = Pending::begin(cluster);
     let free = || endpoint.stream(lane, &cluster.spec, Instant::now());
     let open = match place(cluster, lane.priority, free).await? {
         Place::Free(stream) => return Ok(stream),
         Place::New(open) => open,
     };
-    let io = connect(cluster, endpoint, client).await?;
+    let io = pending.opened(connect(cluster, endpoint, lane.core, client).await)?;
     let (sender, connection) = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -103,7 +106,7 @@ pub(super) async fn http1_apart(
     cluster: &Arc<Cluster>,
     endpoint: &Arc<Endpoint>,
 ) -> Result<http1::SendRequest<RequestBody>, Failure> {
-    let io = connect(cluster, endpoint, None).await?;
+    let io = connect(cluster, endpoint, 0, None).await?;
     let handshake = http1::Builder::new()
         .max_buf_size(BUFFER_BYTES_MAX)
         .title_case_headers(cluster.spec.proper_case)
@@ -123,7 +126,7 @@ pub(super) async fn http2_apart(
     cluster: &Arc<Cluster>,
     endpoint: &Arc<Endpoint>,
 ) -> Result<http2::SendRequest<RequestBody>, Failure> {
-    let io = connect(cluster, endpoint, None).await?;
+    let io = connect(cluster, endpoint, 0, None).await?;
     let handshake = http2::Builder::new(TokioExecutor::new()).handshake::<_, RequestBody>(io);
     let (sender, connection) = handshake.await.map_err(Failure::Broken)?;
     let address = endpoint.address;
@@ -137,15 +140,16 @@ pub(super) async fn http2_apart(
 
 /// Opens a connection and closes it again.
 pub(super) async fn opens(cluster: &Arc<Cluster>, endpoint: &Arc<Endpoint>) -> Result<(), Failure> {
-    connect(cluster, endpoint, None).await.map(drop)
+    connect(cluster, endpoint, 0, None).await.map(drop)
 }
 
 /// Connects, with all that comes before the first byte of HTTP, within the time that connecting may take.
 async fn connect(
     cluster: &Arc<Cluster>,
     endpoint: &Endpoint,
+    core: usize,
     client: Option<SocketAddr>,
-) -> Result<TokioIo<Io>, Failure> {
+) -> Result<TokioIo<Counted<Io>>, Failure> {
     if let Some(tls) = &cluster.spec.tls
         && !tls.originator.is_ready()
     {
@@ -159,7 +163,32 @@ async fn connect(
     if connected.is_err() {
         cluster.meters.connect_failures.inc();
     }
-    Ok(TokioIo::new(connected?))
+    let tally = cluster.meters.traffic.tally(core, cluster.cores);
+    Ok(TokioIo::new(Counted::new(connected?, &[], tally)))
+}
+
+/// A request that found no open connection, until it has one.
+struct Pending<'c>(&'c Cluster);
+
+impl<'c> Pending<'c> {
+    fn begin(cluster: &'c Cluster) -> Self {
+        cluster.meters.pending.inc();
+        Pending(cluster)
+    }
+
+    /// Takes note when there is none.
+    fn opened<T>(&self, connected: Result<T, Failure>) -> Result<T, Failure> {
+        if connected.is_err() {
+            self.0.meters.ejected_while_pending();
+        }
+        connected
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        self.0.meters.pending.dec();
+    }
 }
 
 async fn reach(

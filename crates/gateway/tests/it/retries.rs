@@ -372,3 +372,81 @@ fn a_trusted_proxy_says_how_long_and_how_often() {
     );
     assert!(headers.get("x-envoy-upstream-rq-timeout-ms").is_none());
 }
+
+/// Retries, pending requests and bytes under Envoy's names.
+#[test]
+fn tries_and_bytes_are_counted_as_envoy_does() {
+    const NO: &str = "HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n";
+    const GET: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+    let told = |rig: &Rig, name: &str| {
+        rig.metric(&format!(
+            "envoy_cluster_upstream_{name}{{envoy_cluster_name=\"shop\"}}"
+        ))
+    };
+    let start = |upstream: &Scripted, more: &str| {
+        Rig::start(&format!(
+            "routes: [{{ prefix: /, service: '{}', stats_name: shop, timeout_ms: 0, retry_policy: {more} }}]",
+            upstream.address()
+        ))
+    };
+
+    // Bad once, then good.
+    let (upstream, _) = flaky(NO);
+    let rig = start(&upstream, "{ retry_on: 5xx }");
+    let mut client = rig.connect();
+    for _ in 0..3 {
+        client.send(GET);
+        assert_eq!(client.take_response().status, 200);
+    }
+    for (name, expected) in [
+        ("rq_retry", 1.0),
+        ("rq_retry_success", 1.0),
+        ("rq_retry_limit_exceeded", 0.0),
+        ("rq_per_try_timeout", 0.0),
+        ("rq_pending_active", 0.0),
+        ("cx_rx_bytes_total", (NO.len() + 3 * OK.len()) as f64),
+    ] {
+        assert_eq!(told(&rig, name), expected, "{name}");
+    }
+    assert!(told(&rig, "rq_pending_total") >= 1.0);
+    assert!(told(&rig, "cx_tx_bytes_total") > 4.0 * GET.len() as f64);
+    let front = |name: &str| {
+        rig.metric(&format!(
+            "envoy_http_{name}{{envoy_http_conn_manager_prefix=\"ingress_http\"}}"
+        ))
+    };
+    assert_eq!(
+        front("downstream_cx_rx_bytes_total"),
+        3.0 * GET.len() as f64
+    );
+    assert!(front("downstream_cx_tx_bytes_total") > 3.0 * OK.len() as f64);
+    assert_eq!(front("no_route"), 0.0);
+
+    // Bad for ever.
+    let bad = Scripted::answering(NO);
+    let rig = start(&bad, "{ retry_on: 5xx, num_retries: 2 }");
+    assert_eq!(rig.ask("GET / HTTP/1.1\nhost: a", "").status, 503);
+    for (name, expected) in [
+        ("rq_retry", 2.0),
+        ("rq_retry_success", 0.0),
+        ("rq_retry_limit_exceeded", 1.0),
+    ] {
+        assert_eq!(told(&rig, name), expected, "{name}");
+    }
+
+    // Silent once, then good.
+    let silent = Scripted::start(|mut raw, number| {
+        while raw.try_take_until(b"\r\n\r\n").is_some() {
+            if number > 0 && !raw.try_send(OK) {
+                return;
+            }
+        }
+    });
+    let rig = start(
+        &silent,
+        "{ retry_on: 5xx, per_try_timeout: 500ms, num_retries: 9 }",
+    );
+    assert_eq!(rig.ask("GET / HTTP/1.1\nhost: a", "").status, 200);
+    assert!(told(&rig, "rq_per_try_timeout") >= 1.0);
+    assert_eq!(told(&rig, "rq_retry_success"), 1.0);
+}
