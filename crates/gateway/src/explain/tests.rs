@@ -82,7 +82,7 @@ fn told(text: &str, question: &str, client: &str) -> String {
     };
     lines
         .filter(|line| !reason(line))
-        .map(|line| format!("{line}\n"))
+        .map(|line| format!("{}\n", line.strip_prefix("  ").unwrap_or(line)))
         .collect()
 }
 
