@@ -1,7 +1,8 @@
 //! One client's connection: frames come in, answers go out in the order of the requests.
 //!
 //! As in Kafka, a request begins when those before it are answered. Produce requests are the
-//! exception: they enter the write path as they arrive, in order, so that one flush serves many.
+//! exception: those that follow each other enter the write path at once, in order, so that one flush serves
+//! many.
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
@@ -88,6 +89,7 @@ async fn converse(
             biased;
             answer = front(&mut pending), if !pending.is_empty() => {
                 pending.pop_front();
+                advance(&client, &mut pending);
                 let answer = answer.map_err(End::Refused)?;
                 send(&mut writer, answer).await?;
             }
@@ -95,9 +97,8 @@ async fn converse(
             frame = input.next(), if accepting => match frame? {
                 None => open = false,
                 Some((frame, memory)) => {
-                    let eager = pending.iter().all(|request| request.is_produce);
-                    let (is_produce, answer) = dispatch::begin(&client, frame, eager);
-                    pending.push_back(Request { answer, is_produce, _memory: memory });
+                    pending.push_back(Request { work: Work::Waiting(frame), _memory: memory });
+                    advance(&client, &mut pending);
                 }
             },
             () = time::sleep(core.limits.idle_max), if accepting && pending.is_empty() => {
@@ -109,16 +110,37 @@ async fn converse(
 
 /// A request that is not answered yet.
 struct Request {
-    answer: Pending,
-    is_produce: bool,
+    work: Work,
     /// The share of the memory for requests that this one holds.
     _memory: OwnedSemaphorePermit,
 }
 
+enum Work {
+    Waiting(Bytes),
+    /// The flag says that the next one need not wait for the answer.
+    Begun(bool, Pending),
+}
+
+/// Begins the requests that need not wait for an answer to an earlier one.
+fn advance(client: &Client, pending: &mut VecDeque<Request>) {
+    for request in pending {
+        if let Work::Waiting(frame) = &mut request.work {
+            let (passes, answer) = dispatch::begin(client, std::mem::take(frame));
+            request.work = Work::Begun(passes, answer);
+        }
+        if let Work::Begun(false, _) = request.work {
+            return;
+        }
+    }
+}
+
 async fn front(pending: &mut VecDeque<Request>) -> Result<Answer, Failure> {
     poll_fn(|context| match pending.front_mut() {
-        Some(request) => request.answer.as_mut().poll(context),
-        None => std::task::Poll::Pending,
+        Some(Request {
+            work: Work::Begun(_, answer),
+            ..
+        }) => answer.as_mut().poll(context),
+        _ => std::task::Poll::Pending,
     })
     .await
 }

@@ -13,6 +13,7 @@ use crate::metrics::Metrics;
 use crate::node::{NODE_ID, Node};
 use crate::topic::config::Kind;
 use crate::topic::registry::Topics;
+use crate::txn::coordinator::Transactions;
 use crate::writer::Writer;
 
 /// What the broker takes on at most.
@@ -68,6 +69,7 @@ pub(crate) struct Core {
     pub topics: Topics,
     pub writer: Arc<Writer>,
     pub groups: Arc<Coordinator>,
+    pub transactions: Arc<Transactions>,
     pub metrics: Metrics,
     pub request_memory: Arc<Semaphore>,
     pub fetch_memory: Arc<Semaphore>,
@@ -227,6 +229,36 @@ impl Core {
                 Kind::Int,
                 limits.request_bytes_max.to_string(),
                 "104857600",
+            ),
+            setting(
+                "transaction.max.timeout.ms",
+                Kind::Int,
+                self.transactions.rules().timeout_max_ms.to_string(),
+                "900000",
+            ),
+            setting(
+                "transaction.state.log.num.partitions",
+                Kind::Int,
+                "1".into(),
+                "50",
+            ),
+            setting(
+                "transaction.state.log.replication.factor",
+                Kind::Short,
+                "1".into(),
+                "3",
+            ),
+            setting(
+                "transaction.two.phase.commit.enable",
+                Kind::Boolean,
+                "false".into(),
+                "false",
+            ),
+            setting(
+                "transactional.id.expiration.ms",
+                Kind::Int,
+                self.transactions.rules().expiration_ms.to_string(),
+                "604800000",
             ),
         ]
     }

@@ -91,28 +91,19 @@ pub(crate) enum Failure {
 
 type Answering = Pin<Box<dyn Future<Output = Result<Answer, Failure>> + Send>>;
 
-/// Begins a request and says whether it is a Produce request.
+/// Begins a request and says whether the next one may begin before this one is answered.
 ///
-/// With `eager`, a Produce request has entered the write path when this returns; any other request
-/// begins when its answer is first polled.
-pub(crate) fn begin(client: &Client, frame: Bytes, eager: bool) -> (bool, Answering) {
+/// A Produce request has entered the write path when this returns, unless its partitions have to join a
+/// transaction before; any other request begins when its answer is first polled.
+pub(crate) fn begin(client: &Client, frame: Bytes) -> (bool, Answering) {
     match read(client, &frame) {
         Err(failure) => (false, Box::pin(async { Err(failure) })),
         Ok((ApiKey::Produce, call, at)) => {
             let started = Instant::now();
-            if eager {
-                let begun = produce(&call, &frame, at);
-                (
-                    true,
-                    Box::pin(async move { timed(begun?.await, &call, ApiKey::Produce, started) }),
-                )
-            } else {
-                let answer = async move {
-                    let answer = produce(&call, &frame, at)?.await;
-                    timed(answer, &call, ApiKey::Produce, started)
-                };
-                (true, Box::pin(answer))
-            }
+            let begun = produce(&call, &frame, at);
+            let deferred = begun.as_ref().is_ok_and(|(deferred, _)| *deferred);
+            let answer = async move { timed(begun?.1.await, &call, ApiKey::Produce, started) };
+            (!deferred, Box::pin(answer))
         }
         Ok((key, call, at)) => (
             false,
@@ -185,18 +176,26 @@ fn encode<R: Request>(call: &Call, response: &R::Response) -> Result<Answer, Fai
     })
 }
 
+/// Begins a Produce request; the flag says that it waits for a transaction first.
 fn produce(
     call: &Call,
     frame: &Bytes,
     at: usize,
-) -> Result<impl Future<Output = Result<Answer, Failure>> + Send + use<>, Failure> {
+) -> Result<
+    (
+        bool,
+        impl Future<Output = Result<Answer, Failure>> + Send + use<>,
+    ),
+    Failure,
+> {
     use kafka::messages::produce::ProduceRequest;
     let request = decode::<ProduceRequest>(call, frame, at)?;
     let answered = request.acks != 0;
     let begun = api::produce::begin(call, request);
     let call = call.clone();
-    Ok(async move {
-        let response = begun.finish().await;
+    let deferred = begun.is_deferred();
+    let answer = async move {
+        let response = begun.finish(&call).await;
         if answered {
             return encode::<ProduceRequest>(&call, &response);
         }
@@ -207,7 +206,8 @@ fn produce(
             }),
             None => Ok(Answer::default()),
         }
-    })
+    };
+    Ok((deferred, answer))
 }
 
 async fn route(key: ApiKey, call: &Call, frame: Bytes, at: usize) -> Result<Answer, Failure> {
@@ -236,7 +236,16 @@ async fn route(key: ApiKey, call: &Call, frame: Bytes, at: usize) -> Result<Answ
         ApiKey::AlterConfigs => answer(call, frame, at, api::configs::alter).await,
         ApiKey::IncrementalAlterConfigs => answer(call, frame, at, api::configs::increment).await,
         ApiKey::DescribeLogDirs => answer(call, frame, at, api::log_dirs::describe).await,
-        ApiKey::InitProducerId => answer(call, frame, at, api::producers::init).await,
+        ApiKey::InitProducerId => answer(call, frame, at, api::transactions::init).await,
+        ApiKey::AddPartitionsToTxn => {
+            answer(call, frame, at, api::transactions::add_partitions).await
+        }
+        ApiKey::AddOffsetsToTxn => answer(call, frame, at, api::transactions::add_offsets).await,
+        ApiKey::EndTxn => answer(call, frame, at, api::transactions::end).await,
+        ApiKey::TxnOffsetCommit => answer(call, frame, at, api::transactions::commit_offsets).await,
+        ApiKey::WriteTxnMarkers => answer(call, frame, at, api::transactions::write_markers).await,
+        ApiKey::DescribeTransactions => answer(call, frame, at, api::describe::transactions).await,
+        ApiKey::ListTransactions => answer(call, frame, at, api::describe::list).await,
         ApiKey::DescribeProducers => answer(call, frame, at, api::describe::producers).await,
         ApiKey::FindCoordinator => answer(call, frame, at, api::groups::find).await,
         ApiKey::JoinGroup => answer(call, frame, at, api::groups::join).await,
@@ -278,7 +287,7 @@ fn api_versions(call: &Call, frame: &Bytes, at: usize) -> Result<Answer, Failure
         versions::supported(ApiKey::ApiVersions).is_some_and(|known| known.contains(&call.version));
     if known {
         decode::<ApiVersionsRequest>(call, frame, at)?;
-        return encode::<ApiVersionsRequest>(call, &versions::answer());
+        return encode::<ApiVersionsRequest>(call, &versions::answer(call.version));
     }
     let call = Call {
         version: 0,

@@ -33,6 +33,7 @@ mod ensure;
 mod files;
 mod group;
 mod intake;
+mod ledger;
 mod listener;
 mod metrics;
 mod node;
@@ -40,6 +41,7 @@ mod partition;
 mod partitioner;
 pub mod produce;
 mod topic;
+mod txn;
 pub mod view;
 mod writer;
 
@@ -53,16 +55,20 @@ use crate::group::store;
 use crate::group::terms::Rules;
 use crate::metrics::Metrics;
 use crate::node::Node;
-use crate::topic::OFFSETS_TOPIC;
+use crate::partition::Partition;
 use crate::topic::config::{Base, Overrides};
 use crate::topic::registry::{self, NewTopic, Topics};
+use crate::topic::{OFFSETS_TOPIC, TRANSACTIONS_TOPIC, Topic};
+use crate::txn::coordinator::Transactions;
+use crate::txn::store as transaction_store;
+use crate::txn::terms as transaction_terms;
 use crate::writer::Writer;
 
-/// Partitions of the topic that holds groups and offsets: one node has one coordinator, and one
+/// Partitions of a topic that holds groups or transactions: one node has one coordinator, and one
 /// partition gives all its changes one order and one flush.
-const OFFSETS_PARTITIONS: usize = 1;
-/// Group state is compacted in files of this size: what is in the newest of them is read at each start.
-const OFFSETS_SEGMENT_BYTES: &str = "8388608";
+const STATE_PARTITIONS: usize = 1;
+/// State is compacted in files of this size: what is in the newest of them is read at each start.
+const STATE_SEGMENT_BYTES: &str = "8388608";
 
 /// A host and a port that are told to clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,6 +121,10 @@ pub struct Options {
     pub group_initial_rebalance_delay: Duration,
     /// How long offsets are kept that nobody uses (`offsets.retention.minutes`).
     pub offsets_retention: Duration,
+    /// The longest that a transaction may be open (`transaction.max.timeout.ms`).
+    pub transaction_timeout_max: Duration,
+    /// How long a transactional id is kept that nobody uses (`transactional.id.expiration.ms`).
+    pub transactional_id_expiration: Duration,
     /// How often old records are looked for (`log.retention.check.interval.ms`).
     pub retention_check: Duration,
     /// How compacted topics are compacted.
@@ -135,6 +145,8 @@ impl Options {
             topic_defaults: BTreeMap::new(),
             group_initial_rebalance_delay: Duration::ZERO,
             offsets_retention: Duration::from_hours(7 * 24),
+            transaction_timeout_max: Duration::from_mins(15),
+            transactional_id_expiration: Duration::from_hours(7 * 24),
             retention_check: Duration::from_mins(5),
             compacting: Compacting::default(),
             limits: Limits::default(),
@@ -223,6 +235,10 @@ impl Broker {
         }
         let (groups, ending) = (core.groups.clone(), stop.clone());
         tasks.push(tokio::spawn(async move { groups.run_timer(ending).await }));
+        tasks.push(tokio::spawn(txn::coordinator::run(
+            core.clone(),
+            stop.clone(),
+        )));
         tasks.push(tokio::spawn(chores::run(core.clone(), stop.clone())));
         tasks.push(tokio::spawn(cleaner::run(core.clone(), stop.clone())));
         info!(dir = %dir.display(), topics = core.topics.all().len(), "broker open");
@@ -249,6 +265,7 @@ impl Broker {
     /// no listener is served any more; what is asked of the broker afterwards fails.
     pub async fn close(&self) {
         self.running.stop.cancel();
+        self.core.transactions.stop();
         let tasks = std::mem::take(&mut *self.running.tasks.lock());
         for task in tasks {
             if let Err(error) = task.await {
@@ -295,6 +312,26 @@ fn raise_open_files() {
     }
 }
 
+/// Returns the only partition of a topic that holds state, which is made when it is not there.
+fn state_topic(topics: &Topics, name: &str) -> io::Result<Arc<Partition>> {
+    let topic: Arc<Topic> = match topics.get(name) {
+        Some(topic) => topic,
+        None => topics
+            .create(NewTopic {
+                name: name.to_owned(),
+                partitions: STATE_PARTITIONS,
+                overrides: Overrides::from([
+                    ("cleanup.policy".into(), "compact".into()),
+                    ("segment.bytes".into(), STATE_SEGMENT_BYTES.into()),
+                ]),
+            })
+            .map_err(io::Error::other)?,
+    };
+    topic
+        .partition(0)
+        .ok_or_else(|| io::Error::other(format!("`{name}` has no partition")))
+}
+
 fn open(options: Options) -> Result<Opened, OpenError> {
     raise_open_files();
     let dir = options.data_dir.clone();
@@ -321,25 +358,11 @@ fn open(options: Options) -> Result<Opened, OpenError> {
         metrics: options.metrics.clone(),
     })
     .map_err(failed)?;
-    let offsets = match topics.get(OFFSETS_TOPIC) {
-        Some(topic) => topic,
-        None => topics
-            .create(NewTopic {
-                name: OFFSETS_TOPIC.to_owned(),
-                partitions: OFFSETS_PARTITIONS,
-                overrides: Overrides::from([
-                    ("cleanup.policy".into(), "compact".into()),
-                    ("segment.bytes".into(), OFFSETS_SEGMENT_BYTES.into()),
-                ]),
-            })
-            .map_err(|error| failed(io::Error::other(error)))?,
-    };
-    let loaded = match offsets.partition(0) {
-        Some(partition) => {
-            store::load(&partition).map_err(|error| failed(io::Error::other(error)))?
-        }
-        None => store::Loaded::new(),
-    };
+    let other = |error: Box<dyn std::error::Error + Send + Sync>| failed(io::Error::other(error));
+    let offsets = state_topic(&topics, OFFSETS_TOPIC).map_err(failed)?;
+    let loaded = store::load(&offsets).map_err(|error| other(error.into()))?;
+    let states = state_topic(&topics, TRANSACTIONS_TOPIC).map_err(failed)?;
+    let transactions = transaction_store::load(&states).map_err(|error| other(error.into()))?;
     let metrics = Metrics::new(options.metrics);
     let writer = Writer::start(metrics.flush_seconds.clone()).map_err(failed)?;
     let rules = Rules {
@@ -348,6 +371,19 @@ fn open(options: Options) -> Result<Opened, OpenError> {
         ..Rules::default()
     };
     let retention_ms = i64::try_from(options.offsets_retention.as_millis()).unwrap_or(i64::MAX);
+    let writer = Arc::new(writer);
+    let transactions = {
+        let (timeout, expiration) = (
+            options.transaction_timeout_max.as_millis(),
+            options.transactional_id_expiration.as_millis(),
+        );
+        let rules = transaction_terms::Rules {
+            timeout_max_ms: i32::try_from(timeout).unwrap_or(i32::MAX),
+            expiration_ms: i64::try_from(expiration).unwrap_or(i64::MAX),
+        };
+        let store = transaction_store::Store::new(states, writer.clone());
+        Transactions::new(rules, store, transactions)
+    };
     let (groups, queue) = Coordinator::new(rules.clone(), retention_ms, loaded);
     let permits = |bytes: usize| Arc::new(Semaphore::new(bytes.min(Semaphore::MAX_PERMITS)));
     let core = Core {
@@ -364,8 +400,9 @@ fn open(options: Options) -> Result<Opened, OpenError> {
         compacting: options.compacting,
         node,
         topics,
-        writer: Arc::new(writer),
+        writer,
         groups: Arc::new(groups),
+        transactions: Arc::new(transactions),
         metrics,
     };
     Ok(Opened { core, lock, queue })

@@ -13,6 +13,14 @@ pub(crate) mod registry;
 
 use config::{Base, Overrides, Settings};
 
+/// The topic that holds transactions.
+pub(crate) const TRANSACTIONS_TOPIC: &str = "__transaction_state";
+
+/// Whether a topic of this name is the broker's own.
+pub(crate) fn is_internal(name: &str) -> bool {
+    name == OFFSETS_TOPIC || name == TRANSACTIONS_TOPIC
+}
+
 /// The topic that holds groups and their offsets.
 pub(crate) const OFFSETS_TOPIC: &str = "__consumer_offsets";
 
@@ -56,7 +64,7 @@ impl Topic {
 
     /// Whether the topic is the broker's own; clients may read it, not write it.
     pub(crate) fn is_internal(&self) -> bool {
-        &*self.name == OFFSETS_TOPIC
+        is_internal(&self.name)
     }
 
     pub(crate) fn partitions(&self) -> Arc<[Arc<Partition>]> {

@@ -27,7 +27,7 @@ use crate::group::schema::Committed;
 use crate::topic::Topic;
 
 /// Longest text that may stand beside an offset (`offset.metadata.max.bytes`).
-const METADATA_BYTES_MAX: usize = 4096;
+pub(super) const METADATA_BYTES_MAX: usize = 4096;
 
 fn topic_of(call: &Call, by_id: bool, name: &str, id: Uuid) -> Result<Arc<Topic>, ErrorCode> {
     let topics = &call.core().topics;
@@ -59,6 +59,7 @@ pub(crate) async fn commit(call: Call, request: OffsetCommitRequest) -> OffsetCo
                         leader_epoch: one.committed_leader_epoch,
                         metadata,
                         at_ms,
+                        order: 0,
                     };
                     offsets.push(((topic.name.clone(), one.partition_index), committed));
                     ErrorCode::None
@@ -102,7 +103,7 @@ pub(crate) async fn fetch(call: Call, request: OffsetFetchRequest) -> OffsetFetc
         let groups = request
             .groups
             .into_iter()
-            .map(|group| fetch_group(&call, group));
+            .map(|group| fetch_group(&call, group, request.require_stable));
         return OffsetFetchResponse {
             groups: groups.collect(),
             ..OffsetFetchResponse::default()
@@ -122,7 +123,7 @@ pub(crate) async fn fetch(call: Call, request: OffsetFetchRequest) -> OffsetFetc
         topics,
         ..OffsetFetchRequestGroup::default()
     };
-    let answer = fetch_group(&call, group);
+    let answer = fetch_group(&call, group, request.require_stable);
     let topics = answer
         .topics
         .into_iter()
@@ -147,10 +148,21 @@ pub(crate) async fn fetch(call: Call, request: OffsetFetchRequest) -> OffsetFetc
     }
 }
 
-fn fetch_group(call: &Call, asked: OffsetFetchRequestGroup) -> OffsetFetchResponseGroup {
+fn fetch_group(
+    call: &Call,
+    asked: OffsetFetchRequestGroup,
+    require_stable: bool,
+) -> OffsetFetchResponseGroup {
     let core = call.core();
+    let group_id = asked.group_id.as_str();
+    let tell = |place: &Place, committed: Option<&Committed>| {
+        if require_stable && core.groups.is_unstable(group_id, place) {
+            return told(place.1, None, ErrorCode::UnstableOffsetCommit);
+        }
+        told(place.1, committed, ErrorCode::None)
+    };
     let topics = match asked.topics {
-        None => everything(call, &asked.group_id),
+        None => everything(call, group_id, tell),
         Some(topics) => topics
             .into_iter()
             .map(|topic| {
@@ -165,8 +177,8 @@ fn fetch_group(call: &Call, asked: OffsetFetchRequestGroup) -> OffsetFetchRespon
                 let partitions = topic.partition_indexes.iter().map(|index| match &found {
                     Err(code) => told(*index, None, *code),
                     Ok(name) => {
-                        let committed = core.groups.offset(&asked.group_id, name, *index);
-                        told(*index, committed.as_ref(), ErrorCode::None)
+                        let committed = core.groups.offset(group_id, name, *index);
+                        tell(&(name.clone(), *index), committed.as_ref())
                     }
                 });
                 OffsetFetchResponseTopics {
@@ -178,17 +190,21 @@ fn fetch_group(call: &Call, asked: OffsetFetchRequestGroup) -> OffsetFetchRespon
             .collect(),
     };
     OffsetFetchResponseGroup {
-        group_id: asked.group_id,
+        group_id: group_id.to_owned(),
         topics,
         error_code: ErrorCode::None.code(),
     }
 }
 
-fn everything(call: &Call, group_id: &str) -> Vec<OffsetFetchResponseTopics> {
+fn everything(
+    call: &Call,
+    group_id: &str,
+    tell: impl Fn(&Place, Option<&Committed>) -> OffsetFetchResponsePartitions,
+) -> Vec<OffsetFetchResponseTopics> {
     let mut topics: BTreeMap<Arc<str>, Vec<OffsetFetchResponsePartitions>> = BTreeMap::new();
-    for ((topic, index), committed) in call.core().groups.offsets(group_id) {
-        let partition = told(index, Some(&committed), ErrorCode::None);
-        topics.entry(topic).or_default().push(partition);
+    for (place, committed) in call.core().groups.offsets(group_id) {
+        let partition = tell(&place, Some(&committed));
+        topics.entry(place.0).or_default().push(partition);
     }
     let answer = |(name, partitions): (Arc<str>, _)| {
         let topic_id = call

@@ -50,6 +50,7 @@ pub(crate) fn code_of(refusal: Refusal) -> ErrorCode {
         Refusal::NonEmpty => ErrorCode::NonEmptyGroup,
         Refusal::NotFound => ErrorCode::GroupIdNotFound,
         Refusal::Subscribed => ErrorCode::GroupSubscribedToTopic,
+        Refusal::FencedProducer => ErrorCode::InvalidProducerEpoch,
         Refusal::TooLarge => ErrorCode::InvalidRequest,
     }
 }
@@ -63,11 +64,7 @@ fn code<T>(result: &Result<T, Refusal>) -> i16 {
 
 pub(crate) async fn find(call: Call, request: FindCoordinatorRequest) -> FindCoordinatorResponse {
     let (error, message) = match request.key_type {
-        KEY_TYPE_GROUP => (ErrorCode::None, None),
-        KEY_TYPE_TRANSACTION => {
-            let why = "only consumer groups have a coordinator here".to_owned();
-            (ErrorCode::UnsupportedVersion, Some(why))
-        }
+        KEY_TYPE_GROUP | KEY_TYPE_TRANSACTION => (ErrorCode::None, None::<String>),
         _ => (ErrorCode::InvalidRequest, None),
     };
     let reached = &call.client.reached;

@@ -19,7 +19,7 @@ use crate::dispatch::Call;
 use crate::node::NODE_ID;
 use crate::topic::config::Overrides;
 use crate::topic::registry::{Error, NewTopic};
-use crate::topic::{OFFSETS_TOPIC, Topic};
+use crate::topic::{Topic, is_internal};
 
 /// Everything that can be done with a topic: nobody is refused anything yet. One bit an operation:
 /// read, write, create, delete, alter, describe, describe configs, alter configs.
@@ -102,7 +102,7 @@ async fn wanted(
     };
     let error = match core.topics.check(&new) {
         Err(error @ Error::Name { .. }) => error_of(&error),
-        _ if !create || !core.auto_create || name == OFFSETS_TOPIC => {
+        _ if !create || !core.auto_create || is_internal(&name) => {
             ErrorCode::UnknownTopicOrPartition
         }
         _ => match create_blocking(core, new).await {

@@ -1,5 +1,6 @@
 //! Produce: records into partitions.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,19 +14,29 @@ use kafka::messages::produce::{
 use kafka::record::{Error, check};
 use tokio::sync::oneshot;
 
+use super::transactions::code_of as code_of_transaction;
 use crate::clock;
 use crate::dispatch::Call;
+use crate::group::coordinator::Place;
 use crate::intake::{self, Unfit};
 use crate::partition::{Partition, Rejected};
 use crate::topic::Topic;
 use crate::topic::config::Settings;
+use crate::txn::coordinator;
+use crate::txn::terms::{Refusal, Version};
 use crate::writer::Append;
 
 /// Produce requests from this version on may carry zstd.
 const ZSTD_FROM: i16 = 7;
 
+/// From this version on, a client knows TRANSACTION_ABORTABLE.
+const ABORTABLE_FROM: i16 = 11;
+/// From this version on, writing to a partition makes it part of the transaction.
+const JOINS_FROM: i16 = 12;
+
 /// A Produce request whose records are in the write path.
 pub(crate) struct Begun {
+    transactional_id: Option<String>,
     topics: Vec<BegunTopic>,
 }
 
@@ -42,6 +53,15 @@ struct BegunPartition {
 
 enum State {
     Refused(Refused),
+    /// The partition has to join the transaction before (Produce 12 and later).
+    Joining {
+        partition: Arc<Partition>,
+        append: Append,
+        producer: (i64, i16),
+        outcome: oneshot::Receiver<Result<Appended, Rejected>>,
+        bytes: usize,
+        records: i32,
+    },
     Written {
         partition: Arc<Partition>,
         outcome: oneshot::Receiver<Result<Appended, Rejected>>,
@@ -98,20 +118,31 @@ pub(crate) fn begin(call: &Call, request: ProduceRequest) -> Begun {
     let context = Context {
         call,
         acks: request.acks,
-        transactional: request.transactional_id.is_some(),
+        transactional_id: request.transactional_id.as_deref(),
     };
     let topics = request
         .topic_data
         .into_iter()
         .map(|topic| context.topic(topic))
         .collect();
-    Begun { topics }
+    Begun {
+        topics,
+        transactional_id: request.transactional_id,
+    }
+}
+
+/// What may be stored.
+struct Fit {
+    batches: Bytes,
+    records: i32,
+    /// The producer in whose transaction it is.
+    producer: Option<(i64, i16)>,
 }
 
 struct Context<'a> {
     call: &'a Call,
     acks: i16,
-    transactional: bool,
+    transactional_id: Option<&'a str>,
 }
 
 impl Context<'_> {
@@ -160,16 +191,31 @@ impl Context<'_> {
             return Err(ErrorCode::NotEnoughReplicas.into());
         }
         let batches = data.records.unwrap_or_default();
-        let (batches, records) = self.check(&settings, batches, partition.start())?;
+        let Fit {
+            batches,
+            records,
+            producer,
+        } = self.check(&settings, batches, partition.start())?;
         let (done, outcome) = oneshot::channel();
         let bytes = batches.len();
-        self.call.core().writer.send(Append {
+        let append = Append {
             partition: partition.clone(),
             batches,
             origin: Origin::Client,
             durable: self.acks == -1,
             done,
-        });
+        };
+        if let Some(producer) = producer {
+            return self.in_transaction(State::Joining {
+                partition,
+                append,
+                producer,
+                outcome,
+                bytes,
+                records,
+            });
+        }
+        self.call.core().writer.send(append);
         Ok(State::Written {
             partition,
             outcome,
@@ -178,13 +224,52 @@ impl Context<'_> {
         })
     }
 
-    /// Checks the header and the checksum, and what else the topic asks for. Returns what is to be stored.
-    fn check(
-        &self,
-        settings: &Settings,
-        bytes: Bytes,
-        log_start: i64,
-    ) -> Result<(Bytes, i32), Refused> {
+    /// Writes records of a transaction, if their partition is part of it (KIP-890).
+    fn in_transaction(&self, joining: State) -> Result<State, Refused> {
+        let State::Joining {
+            partition,
+            append,
+            producer,
+            outcome,
+            bytes,
+            records,
+        } = joining
+        else {
+            return Ok(joining);
+        };
+        let id = self
+            .transactional_id
+            .ok_or(ErrorCode::TransactionalIdAuthorizationFailed)?;
+        let place = (partition.topic.clone(), partition.index);
+        let core = self.call.core();
+        let mut append = Some(append);
+        let write = || append.take().map(|append| core.writer.send(append));
+        match core.transactions.verified(id, producer, &place, write) {
+            Ok(_) => Ok(State::Written {
+                partition,
+                outcome,
+                bytes,
+                records,
+            }),
+            Err(Refusal::NotInTransaction | Refusal::Concurrent)
+                if self.call.version >= JOINS_FROM =>
+            {
+                let append = append.ok_or(ErrorCode::UnknownServerError)?;
+                Ok(State::Joining {
+                    partition,
+                    append,
+                    producer,
+                    outcome,
+                    bytes,
+                    records,
+                })
+            }
+            Err(refusal) => Err(refused(refusal, self.call.version)),
+        }
+    }
+
+    /// Checks the header and the checksum, and what else the topic asks for.
+    fn check(&self, settings: &Settings, bytes: Bytes, log_start: i64) -> Result<Fit, Refused> {
         if bytes.len() > settings.max_message_bytes {
             let (size, max) = (bytes.len(), settings.max_message_bytes);
             let why = format!("the batch has {size} bytes, the topic takes {max}");
@@ -194,20 +279,95 @@ impl Context<'_> {
             let log_start = if shapeless(&error) { -1 } else { log_start };
             Refused::from(Unfit::from(error)).by_log(log_start)
         })?;
-        if batch.transactional() || self.transactional {
-            let why = "transactions are not available".to_owned();
-            return Err(Refused::new(ErrorCode::InvalidTxnState, why));
-        }
+        let producer = batch
+            .transactional()
+            .then(|| (batch.producer_id(), batch.producer_epoch()));
         let records = batch.record_count();
         let stored = intake::examine(settings, &batch, clock::now_ms())
             .map_err(|unfit| Refused::from(unfit).by_log(log_start))?;
-        Ok((stored.unwrap_or(bytes), records))
+        Ok(Fit {
+            batches: stored.unwrap_or(bytes),
+            records,
+            producer,
+        })
     }
 }
 
+/// The whole mapping from what a transaction refuses to Produce's errors.
+fn refused(refusal: Refusal, version: i16) -> Refused {
+    let code = match refusal {
+        Refusal::NotInTransaction if version < ABORTABLE_FROM => ErrorCode::InvalidTxnState,
+        Refusal::Fenced => ErrorCode::InvalidProducerEpoch,
+        // Every client tries again after this one, without asking for metadata.
+        Refusal::Concurrent | Refusal::NotStored => ErrorCode::NotEnoughReplicas,
+        refusal => code_of_transaction(refusal),
+    };
+    Refused::new(code, refusal.to_string())
+}
+
 impl Begun {
+    /// Says whether partitions have to join a transaction before all records are in the write path.
+    pub(crate) fn is_deferred(&self) -> bool {
+        let mut partitions = self.topics.iter().flat_map(|topic| &topic.partitions);
+        partitions.any(|one| matches!(one.state, State::Joining { .. }))
+    }
+
+    /// Has partitions join the transaction, then puts their records into the write path.
+    async fn join(&mut self, call: &Call) {
+        let mut joining: BTreeMap<(i64, i16), BTreeSet<Place>> = BTreeMap::new();
+        for one in self.topics.iter().flat_map(|topic| &topic.partitions) {
+            if let State::Joining {
+                partition,
+                producer,
+                ..
+            } = &one.state
+            {
+                let place = (partition.topic.clone(), partition.index);
+                joining.entry(*producer).or_default().insert(place);
+            }
+        }
+        let id = self.transactional_id.as_deref().unwrap_or_default();
+        let mut added = BTreeMap::new();
+        for (producer, places) in joining {
+            let outcome = coordinator::add(call.core(), id, producer, &places, Version::V2);
+            added.insert(producer, outcome.await);
+        }
+        let context = Context {
+            call,
+            acks: -1,
+            transactional_id: Some(id),
+        };
+        for one in self
+            .topics
+            .iter_mut()
+            .flat_map(|topic| &mut topic.partitions)
+        {
+            let nothing = State::Refused(ErrorCode::UnknownServerError.into());
+            let state = std::mem::replace(&mut one.state, nothing);
+            let failed = match &state {
+                State::Joining { producer, .. } => added.get(producer).and_then(|one| one.err()),
+                _ => None,
+            };
+            let joined = match failed {
+                Some(refusal) => Err(refused(refusal, call.version)),
+                None => context.in_transaction(state),
+            };
+            one.state = match joined {
+                // It has ended at this moment: the client tries again.
+                Ok(State::Joining { .. }) => {
+                    State::Refused(refused(Refusal::Concurrent, call.version))
+                }
+                Ok(state) => state,
+                Err(refused) => State::Refused(refused),
+            };
+        }
+    }
+
     /// Waits until the records are where `acks` wants them.
-    pub(crate) async fn finish(self) -> ProduceResponse {
+    pub(crate) async fn finish(mut self, call: &Call) -> ProduceResponse {
+        if self.is_deferred() {
+            self.join(call).await;
+        }
         let mut responses = Vec::with_capacity(self.topics.len());
         for BegunTopic {
             mut answer,
@@ -231,6 +391,7 @@ impl Begun {
 async fn finish_one(topic: Option<&Topic>, begun: BegunPartition) -> PartitionProduceResponse {
     let refused = match begun.state {
         State::Refused(refused) => refused,
+        State::Joining { .. } => ErrorCode::NotEnoughReplicas.into(),
         State::Written {
             partition,
             outcome,
@@ -298,7 +459,7 @@ fn shapeless(error: &Error) -> bool {
 }
 
 /// The whole mapping from what a partition rejects to Kafka's errors.
-fn code_of(rejected: &Rejected) -> ErrorCode {
+pub(super) fn code_of(rejected: &Rejected) -> ErrorCode {
     match rejected {
         Rejected::Invalid(_) => ErrorCode::InvalidRecord,
         Rejected::TooLarge { .. } => ErrorCode::MessageTooLarge,

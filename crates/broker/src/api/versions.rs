@@ -1,13 +1,15 @@
 //! ApiVersions: which APIs and which of their versions clients may use.
 //!
 //! A version stands here only when every path behind it is right. The upper bounds are those of
-//! Apache Kafka 4.2 but where they bring something that is not there yet (transactions, share groups).
+//! Apache Kafka 4.2 but where they bring something that is not there yet (share groups).
 
 use std::ops::RangeInclusive;
 
 use kafka::error::ErrorCode;
 use kafka::messages::ApiKey;
-use kafka::messages::api_versions::{ApiVersion, ApiVersionsResponse};
+use kafka::messages::api_versions::{
+    ApiVersion, ApiVersionsResponse, FinalizedFeatureKey, SupportedFeatureKey,
+};
 
 /// What we tell: key, lowest version, highest version, in the order of the keys.
 const OFFERED: &[(ApiKey, i16, i16)] = &[
@@ -30,8 +32,13 @@ const OFFERED: &[(ApiKey, i16, i16)] = &[
     (ApiKey::CreateTopics, 2, 7),
     (ApiKey::DeleteTopics, 1, 6),
     (ApiKey::DeleteRecords, 0, 2),
-    (ApiKey::InitProducerId, 0, 4),
+    (ApiKey::InitProducerId, 0, 5),
     (ApiKey::OffsetForLeaderEpoch, 2, 4),
+    (ApiKey::AddPartitionsToTxn, 0, 5),
+    (ApiKey::AddOffsetsToTxn, 0, 4),
+    (ApiKey::EndTxn, 0, 5),
+    (ApiKey::WriteTxnMarkers, 1, 2),
+    (ApiKey::TxnOffsetCommit, 0, 5),
     (ApiKey::DescribeAcls, 1, 3),
     (ApiKey::CreateAcls, 1, 3),
     (ApiKey::DeleteAcls, 1, 3),
@@ -55,6 +62,8 @@ const OFFERED: &[(ApiKey, i16, i16)] = &[
     (ApiKey::DescribeCluster, 0, 2),
     (ApiKey::DescribeProducers, 0, 0),
     (ApiKey::UnregisterBroker, 0, 0),
+    (ApiKey::DescribeTransactions, 0, 0),
+    (ApiKey::ListTransactions, 0, 2),
     (ApiKey::ListConfigResources, 0, 1),
     (ApiKey::DescribeTopicPartitions, 0, 0),
 ];
@@ -71,10 +80,35 @@ pub(crate) fn apis() -> impl Iterator<Item = ApiKey> {
     OFFERED.iter().map(|(api, ..)| *api)
 }
 
+/// The feature that tells producers to speak the second version of transactions (KIP-890).
+const TRANSACTION_VERSION: &str = "transaction.version";
+/// Its highest level, which is in force.
+const TRANSACTION_LEVEL: i16 = 2;
+/// From this version on, features that can be off may be told (KAFKA-17011).
+const FEATURES_OFF_FROM: i16 = 4;
+
 /// The answer to a version that we know.
-pub(crate) fn answer() -> ApiVersionsResponse {
+pub(crate) fn answer(version: i16) -> ApiVersionsResponse {
+    let supported = SupportedFeatureKey {
+        name: TRANSACTION_VERSION.to_owned(),
+        min_version: 0,
+        max_version: TRANSACTION_LEVEL,
+    };
+    let finalized = FinalizedFeatureKey {
+        name: TRANSACTION_VERSION.to_owned(),
+        max_version_level: TRANSACTION_LEVEL,
+        min_version_level: TRANSACTION_LEVEL,
+    };
     ApiVersionsResponse {
         api_keys: OFFERED.iter().map(|offer| offered(*offer)).collect(),
+        supported_features: match version {
+            FEATURES_OFF_FROM.. => vec![supported],
+            _ => Vec::new(),
+        },
+        // Clients take features in from an epoch that is not negative. It never changes, and zero is what
+        // librdkafka before 2.2 gets over: it skips a byte too few for each tag.
+        finalized_features_epoch: 0,
+        finalized_features: vec![finalized],
         ..ApiVersionsResponse::default()
     }
 }

@@ -1,6 +1,6 @@
 //! Runs the groups: feeds requests and time into the machines and carries out their effects.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,9 +13,10 @@ use tracing::warn;
 use super::machine::Group;
 use super::member::{Millis, Ticket};
 use super::schema::{Committed, Key};
-use super::store::{self, Entry, Records, Then};
+use super::store::{self, Entry, Form, Records, Then};
 use super::terms::{After, Effect, Join, Joined, Refusal, Rules, Snapshot, State, Sync, Synced};
 use crate::clock;
+use crate::txn::coordinator::{Markers, Outcome};
 
 /// Most groups that are held.
 const GROUPS_MAX: usize = 100_000;
@@ -38,6 +39,8 @@ pub(super) struct Held {
     /// The group as it is on disk.
     pub stored: Option<Snapshot>,
     pub offsets: BTreeMap<Place, Committed>,
+    /// What was committed in transactions that have not ended.
+    pub open: Open,
     /// Commits that are on their way to the disk.
     pub committing: usize,
 }
@@ -48,7 +51,69 @@ impl Held {
         self.group.is_idle()
             && self.stored.is_none()
             && self.offsets.is_empty()
+            && self.open.is_empty()
             && self.committing == 0
+    }
+}
+
+/// What a group has committed in transactions that have not ended, by producer and epoch.
+#[derive(Debug, Default)]
+pub(super) struct Open(BTreeMap<(i64, i16), BTreeMap<Place, Committed>>);
+
+impl Open {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn contains(&self, place: &Place) -> bool {
+        self.0.values().any(|offsets| offsets.contains_key(place))
+    }
+
+    pub(super) fn add(
+        &mut self,
+        producer: (i64, i16),
+        offsets: impl IntoIterator<Item = (Place, Committed)>,
+    ) {
+        self.0.entry(producer).or_default().extend(offsets);
+    }
+
+    pub(super) fn forget(&mut self, place: &Place) {
+        for offsets in self.0.values_mut() {
+            offsets.remove(place);
+        }
+        self.0.retain(|_, offsets| !offsets.is_empty());
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = ((i64, i16), &Place, &Committed)> {
+        let all = self.0.iter();
+        all.flat_map(|(producer, offsets)| {
+            offsets
+                .iter()
+                .map(|(place, committed)| (*producer, place, committed))
+        })
+    }
+
+    /// Ends a producer's transaction: what it has committed counts from now on, or never did.
+    pub(super) fn end(
+        &mut self,
+        producer_id: i64,
+        commit: bool,
+        into: &mut BTreeMap<Place, Committed>,
+    ) {
+        let ended: Vec<(i64, i16)> = self
+            .0
+            .range((producer_id, i16::MIN)..=(producer_id, i16::MAX))
+            .map(|(producer, _)| *producer)
+            .collect();
+        for producer in ended {
+            let offsets = self.0.remove(&producer).unwrap_or_default();
+            for (place, committed) in offsets.into_iter().filter(|_| commit) {
+                let later = into.get(&place);
+                if later.is_none_or(|later| later.order < committed.order) {
+                    into.insert(place, committed);
+                }
+            }
+        }
     }
 }
 
@@ -56,6 +121,8 @@ impl Held {
 #[derive(Debug, Default)]
 pub(super) struct Groups {
     pub held: HashMap<String, Held>,
+    /// Groups in which a producer has committed in a transaction that has not ended.
+    open: HashMap<i64, BTreeSet<String>>,
     joins: HashMap<Ticket, oneshot::Sender<JoinAnswer>>,
     syncs: HashMap<Ticket, oneshot::Sender<SyncAnswer>>,
     next: u64,
@@ -64,9 +131,46 @@ pub(super) struct Groups {
 }
 
 impl Groups {
-    fn number(&mut self) -> u64 {
+    pub(super) fn number(&mut self) -> u64 {
         self.next += 1;
         self.next
+    }
+
+    /// Takes in what was committed, if it is durable; in a transaction it waits for its end.
+    pub(super) fn committed(
+        &mut self,
+        group_id: &str,
+        incarnation: u64,
+        offsets: Vec<(Place, Committed)>,
+        producer: Option<(i64, i16)>,
+        durable: bool,
+    ) {
+        let held = self.held.get_mut(group_id);
+        let Some(held) = held.filter(|held| held.incarnation == incarnation) else {
+            return;
+        };
+        held.committing -= 1;
+        match producer {
+            _ if !durable => (),
+            None => held.offsets.extend(offsets),
+            Some(producer) => {
+                held.open.add(producer, offsets);
+                let groups = self.open.entry(producer.0).or_default();
+                groups.insert(group_id.to_owned());
+            }
+        }
+    }
+
+    /// Ends a producer's transaction in all groups.
+    pub(super) fn ended(&mut self, producer_id: i64, commit: bool) {
+        for group_id in self.open.remove(&producer_id).unwrap_or_default() {
+            if let Some(held) = self.held.get_mut(&group_id) {
+                held.open.end(producer_id, commit, &mut held.offsets);
+                if held.is_empty() {
+                    self.held.remove(&group_id);
+                }
+            }
+        }
     }
 }
 
@@ -101,8 +205,17 @@ impl Coordinator {
     ) -> (Self, mpsc::Receiver<Entry>) {
         let (changes, queue) = mpsc::channel(CHANGES_QUEUED_MAX);
         let now = clock::now_ms();
-        let mut groups = Groups::default();
-        for (id, (stored, offsets)) in loaded {
+        let mut groups = Groups {
+            next: loaded.order,
+            open: loaded.open,
+            ..Groups::default()
+        };
+        for (id, found) in loaded.groups {
+            let store::Found {
+                stored,
+                offsets,
+                open,
+            } = found;
             let group = match &stored {
                 Some(snapshot) => Group::restore(snapshot.clone(), now),
                 None => Group::new(now),
@@ -113,6 +226,7 @@ impl Coordinator {
                 incarnation,
                 stored,
                 offsets,
+                open,
                 committing: 0,
             };
             groups.held.insert(id, held);
@@ -255,11 +369,103 @@ impl Coordinator {
                 group: group_id.to_owned(),
                 incarnation: held.incarnation,
                 offsets,
+                producer: None,
                 done,
             };
-            room.send(Entry { records, then });
+            room.send(Entry {
+                form: Form::Plain,
+                records,
+                then,
+            });
         }
         durable.await.unwrap_or(Err(Refusal::NotStored))
+    }
+
+    /// Waits for room for one change.
+    pub(crate) async fn room(&self) -> Result<Room<'_>, Refusal> {
+        let room = self.changes.reserve().await;
+        room.map(Room).map_err(|_| Refusal::NotStored)
+    }
+
+    /// Notes how far a group has come as part of a producer's transaction; durable once the answer is there.
+    /// The change is queued when this returns.
+    pub(crate) fn commit_in_transaction(
+        &self,
+        room: Room<'_>,
+        commit: TransactionalCommit,
+    ) -> Result<oneshot::Receiver<Result<(), Refusal>>, Refusal> {
+        let TransactionalCommit {
+            group_id,
+            member_id,
+            instance_id,
+            generation,
+            producer,
+            offsets,
+        } = commit;
+        let mut records = Records::new();
+        for ((topic, partition), committed) in &offsets {
+            let key = offset_key(&group_id, topic, *partition);
+            records
+                .offset(&key, committed)
+                .map_err(|_| Refusal::NotStored)?;
+        }
+        let (done, durable) = oneshot::channel();
+        let mut groups = self.groups.lock();
+        if !groups.held.contains_key(&group_id) {
+            if generation >= 0 {
+                return Err(Refusal::IllegalGeneration);
+            }
+            self.create(&mut groups, &group_id)?;
+        }
+        let Some(held) = groups.held.get_mut(&group_id) else {
+            return Err(Refusal::NotStored);
+        };
+        held.group.may_commit_in_transaction(
+            self.now(),
+            &member_id,
+            instance_id.as_deref(),
+            generation,
+        )?;
+        held.committing += 1;
+        let (producer_id, epoch) = producer;
+        let then = Then::Commit {
+            group: group_id,
+            incarnation: held.incarnation,
+            offsets,
+            producer: Some(producer),
+            done,
+        };
+        room.0.send(Entry {
+            form: Form::Transaction { producer_id, epoch },
+            records,
+            then,
+        });
+        Ok(durable)
+    }
+
+    /// Ends a producer's transaction in all groups; the change is queued when this returns.
+    pub(crate) async fn end_transaction(&self, end: Markers) -> Outcome {
+        let (done, outcome) = oneshot::channel();
+        let then = Then::End {
+            producer_id: end.producer_id,
+            commit: end.commit,
+            done,
+        };
+        let entry = Entry {
+            form: Form::Marker(end.batch()),
+            records: Records::new(),
+            then,
+        };
+        // When nobody listens any more, the one who waits finds the channel closed.
+        _ = self.changes.send(entry).await;
+        outcome
+    }
+
+    /// Says whether a group's offset may still change by the end of a transaction.
+    pub(crate) fn is_unstable(&self, group_id: &str, place: &Place) -> bool {
+        let groups = self.groups.lock();
+        let held = groups.held.get(group_id);
+        held.is_some_and(|held| held.open.contains(place))
     }
 
     /// Returns what a group has committed; nothing for a group that does not exist.
@@ -291,10 +497,12 @@ impl Coordinator {
             let mut groups = self.groups.lock();
             let held = groups.held.get(group_id).ok_or(Refusal::NotFound)?;
             held.group.may_delete()?;
-            let places: Vec<Place> = held.offsets.keys().cloned().collect();
+            let open = held.open.iter().map(|(_, place, _)| place);
+            let places: Vec<Place> = held.offsets.keys().chain(open).cloned().collect();
             let records = tombstones(group_id, &places, true)?;
             groups.held.remove(group_id);
             room.send(Entry {
+                form: Form::Plain,
                 records,
                 then: Then::Done { done },
             });
@@ -344,7 +552,11 @@ impl Coordinator {
                 places,
                 done: Some(done),
             };
-            room.send(Entry { records, then });
+            room.send(Entry {
+                form: Form::Plain,
+                records,
+                then,
+            });
             results
         };
         durable.await.unwrap_or(Err(Refusal::NotStored))?;
@@ -356,7 +568,10 @@ impl Coordinator {
         self.settled().await?;
         let ids: Vec<String> = {
             let groups = self.groups.lock();
-            let reads = |held: &Held| held.offsets.keys().any(|place| &*place.0 == topic);
+            let reads = |held: &Held| {
+                let mut places = held.offsets.keys().chain(held.open.iter().map(|one| one.1));
+                places.any(|place| &*place.0 == topic)
+            };
             groups
                 .held
                 .iter()
@@ -399,6 +614,7 @@ impl Coordinator {
     async fn settled(&self) -> Result<(), Refusal> {
         let (done, settled) = oneshot::channel();
         let entry = Entry {
+            form: Form::Plain,
             records: Records::new(),
             then: Then::Done { done },
         };
@@ -425,15 +641,18 @@ impl Coordinator {
         let Some(held) = groups.held.get(group_id) else {
             return Ok(());
         };
-        if why == Why::Expired && held.committing > 0 {
+        if why == Why::Expired && (held.committing > 0 || !held.open.is_empty()) {
             return Ok(()); // what is being written would be hit by an older decision
         }
         let chosen = held
             .offsets
             .iter()
             .filter(|(place, committed)| old(place, committed));
-        let places: Vec<Place> = chosen.map(|(place, _)| place.clone()).collect();
+        let mut places: Vec<Place> = chosen.map(|(place, _)| place.clone()).collect();
         let left = held.offsets.len() - places.len();
+        let open = held.open.iter();
+        let open = open.filter(|(_, place, committed)| old(place, committed));
+        places.extend(open.map(|(_, place, _)| place.clone()));
         let whole = why == Why::Expired && left == 0 && held.group.is_idle();
         if places.is_empty() && !(whole && held.stored.is_some()) {
             return Ok(());
@@ -449,7 +668,11 @@ impl Coordinator {
             places,
             done: None,
         };
-        room.send(Entry { records, then });
+        room.send(Entry {
+            form: Form::Plain,
+            records,
+            then,
+        });
         Ok(())
     }
 
@@ -501,6 +724,7 @@ impl Coordinator {
             incarnation: groups.number(),
             stored: None,
             offsets: BTreeMap::new(),
+            open: Open::default(),
             committing: 0,
         };
         groups.held.insert(group_id.to_owned(), held);
@@ -565,8 +789,12 @@ impl Coordinator {
                     incarnation: held.incarnation,
                     stored: Box::new((snapshot, after.clone())),
                 };
-                let queued =
-                    written.is_ok() && self.changes.try_send(Entry { records, then }).is_ok();
+                let entry = Entry {
+                    form: Form::Plain,
+                    records,
+                    then,
+                };
+                let queued = written.is_ok() && self.changes.try_send(entry).is_ok();
                 if !queued {
                     warn!(
                         group = group_id,
@@ -612,6 +840,21 @@ impl Coordinator {
             }
         }
     }
+}
+
+/// Room for one change.
+#[derive(Debug)]
+pub(crate) struct Room<'a>(mpsc::Permit<'a, Entry>);
+
+/// How far a group has come, as part of a producer's transaction.
+#[derive(Debug)]
+pub(crate) struct TransactionalCommit {
+    pub group_id: String,
+    pub member_id: String,
+    pub instance_id: Option<String>,
+    pub generation: i32,
+    pub producer: (i64, i16),
+    pub offsets: Vec<(Place, Committed)>,
 }
 
 /// Why offsets are forgotten.

@@ -618,6 +618,29 @@ impl Group {
         Ok(())
     }
 
+    /// Checks that an offset commit of a transaction may be accepted: before Kafka 2.5 producers did not tell
+    /// on whose behalf they commit, and a rebalance does not keep them from it.
+    pub(crate) fn may_commit_in_transaction(
+        &mut self,
+        now: Millis,
+        member_id: &str,
+        instance_id: Option<&str>,
+        generation: i32,
+    ) -> Result<(), Refusal> {
+        if generation < 0
+            && (self.state == State::Empty || member_id.is_empty())
+            && instance_id.is_none()
+        {
+            return Ok(());
+        }
+        self.validate(member_id, instance_id)?;
+        if generation != self.generation {
+            return Err(Refusal::IllegalGeneration);
+        }
+        self.heard(now, member_id);
+        Ok(())
+    }
+
     /// Checks that whoever asks for offsets on behalf of a member is still that member.
     pub(crate) fn validate(&self, member_id: &str, instance: Option<&str>) -> Result<(), Refusal> {
         if let Some(instance) = instance {

@@ -33,6 +33,8 @@ pub(crate) struct Committed {
     pub leader_epoch: i32,
     pub metadata: String,
     pub at_ms: i64,
+    /// Its place among all that was committed; not stored, the log's order tells it.
+    pub order: u64,
 }
 
 /// Returns `None` for records of kinds that are not ours.
@@ -80,6 +82,7 @@ pub(crate) fn read_offset(bytes: &Bytes) -> Result<Committed, DecodeError> {
         leader_epoch: if version >= 3 { Wire::read(r)? } else { -1 },
         metadata: Wire::read(r)?,
         at_ms: Wire::read(r)?,
+        order: 0,
     })
 }
 
@@ -181,6 +184,7 @@ mod tests {
             leader_epoch: 3,
             metadata: "here".into(),
             at_ms: 1_700_000_000_000,
+            order: 0,
         };
         let bytes = write_offset(&committed).expect("short");
         assert_eq!(read_offset(&bytes), Ok(committed));

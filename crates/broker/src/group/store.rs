@@ -1,42 +1,58 @@
 //! Groups and offsets in `__consumer_offsets`: one writer, whose order is the order of everything.
 //!
 //! Changes are gathered into one batch, flushed together, then take effect in the order in which they
-//! were written. Compaction keeps the topic small: each key's latest record is all that holds.
+//! were written. Offsets of a transaction stand in batches of their own and wait for its marker. Compaction
+//! keeps the topic small: each key's latest record is all that holds.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use journal::ReadError;
-use journal::producer::Origin;
-use kafka::record::{BatchBuilder, NewRecord, Record, Records as Read, batches};
+use journal::producer::{EndOfTransaction, Origin};
+use journal::{Appended, ReadError};
+use kafka::record::{Batch, Marker, Record};
 use kafka::wire::EncodeError;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
-use super::coordinator::{Coordinator, Groups, Place};
+use super::coordinator::{Coordinator, Groups, Open, Place};
 use super::schema::{self, Committed, Key};
 use super::terms::{After, Refusal, Snapshot};
-use crate::clock;
-use crate::partition::Partition;
-use crate::writer::Writer;
+use crate::ledger::{self, Line};
+use crate::partition::{Partition, Rejected};
+use crate::writer::{Append, Writer};
 
 /// Changes that are written together.
 const CHANGES_MAX: usize = 1024;
-/// Size at which a batch is closed.
-const BATCH_BYTES: usize = 1 << 20;
-/// Bytes that are read at once when starting.
-const READ_BYTES: usize = 4 << 20;
-/// Largest batch of ours: one record may exceed [`BATCH_BYTES`], a request's size it cannot.
-const INFLATED_MAX: usize = 256 << 20;
 
-/// Groups as they were read: the stored state and the offsets of each.
-pub(crate) type Loaded = HashMap<String, (Option<Snapshot>, BTreeMap<Place, Committed>)>;
+/// A group as it was read.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    pub(super) stored: Option<Snapshot>,
+    pub(super) offsets: BTreeMap<Place, Committed>,
+    pub(super) open: Open,
+}
+
+impl Found {
+    fn is_empty(&self) -> bool {
+        self.stored.is_none() && self.offsets.is_empty() && self.open.is_empty()
+    }
+}
+
+/// Groups as they were read.
+#[derive(Debug, Default)]
+pub(crate) struct Loaded {
+    pub(super) groups: HashMap<String, Found>,
+    /// Groups in which a producer has committed in a transaction that has not ended.
+    pub(super) open: HashMap<i64, BTreeSet<String>>,
+    /// Offsets that were read so far.
+    pub(super) order: u64,
+}
 
 /// Keys and values to be written; without a value the key is deleted.
 #[derive(Debug, Default)]
-pub(crate) struct Records(Vec<(Bytes, Option<Bytes>)>);
+pub(crate) struct Records(Vec<Line>);
 
 impl Records {
     pub(super) fn new() -> Self {
@@ -64,8 +80,20 @@ impl Records {
 /// A change, and what follows when it is durable.
 #[derive(Debug)]
 pub(crate) struct Entry {
+    pub(super) form: Form,
     pub(super) records: Records,
     pub(super) then: Then,
+}
+
+/// How a change is written.
+#[derive(Debug)]
+pub(super) enum Form {
+    /// Together with others.
+    Plain,
+    /// As part of a producer's transaction.
+    Transaction { producer_id: i64, epoch: i16 },
+    /// As the marker of a transaction.
+    Marker(Bytes),
 }
 
 #[derive(Debug)]
@@ -74,7 +102,15 @@ pub(super) enum Then {
         group: String,
         incarnation: u64,
         offsets: Vec<(Place, Committed)>,
+        /// The producer in whose transaction they are.
+        producer: Option<(i64, i16)>,
         done: oneshot::Sender<Result<(), Refusal>>,
+    },
+    /// A producer's transaction has ended.
+    End {
+        producer_id: i64,
+        commit: bool,
+        done: oneshot::Sender<Result<(), Rejected>>,
     },
     Forget {
         group: String,
@@ -94,83 +130,72 @@ pub(super) enum Then {
 
 /// Reads everything that was written. Waits for the disk.
 pub(crate) fn load(partition: &Partition) -> Result<Loaded, ReadError> {
-    let mut loaded = Loaded::new();
-    let mut offset = partition.start();
-    while offset < partition.high_water() {
-        let slice = match partition.read(offset, READ_BYTES, true) {
-            Err(ReadError::Damaged { from, to }) => {
-                error!(
-                    from,
-                    to, "group state is damaged on disk, going on after it"
-                );
-                offset = to.max(offset + 1);
-                continue;
-            }
-            read => read?,
-        };
-        if slice.next_offset <= offset {
-            break;
-        }
-        for batch in batches(&slice.bytes) {
-            let records = batch.and_then(|batch| Read::read(&batch, INFLATED_MAX));
-            match records {
-                Err(cause) => {
-                    error!(offset, error = %cause, "a batch of group state cannot be read")
-                }
-                Ok(records) => {
-                    for record in &records {
-                        match record {
-                            Ok(record) => replay(&mut loaded, &record),
-                            Err(cause) => {
-                                error!(offset, error = %cause, "a record of group state cannot be read");
-                                break;
-                            }
-                        }
+    let mut loaded = Loaded::default();
+    ledger::read(partition, |batch, record| {
+        if batch.control() {
+            if let Some(end) = EndOfTransaction::read(batch) {
+                let commit = end.marker == Marker::Commit;
+                for group in loaded.open.remove(&batch.producer_id()).unwrap_or_default() {
+                    if let Some(found) = loaded.groups.get_mut(&group) {
+                        found
+                            .open
+                            .end(batch.producer_id(), commit, &mut found.offsets);
                     }
                 }
             }
+        } else if let Err(cause) = replay(&mut loaded, batch, record) {
+            warn!(offset = record.offset, error = %cause, "a record of group state cannot be read");
         }
-        offset = slice.next_offset;
-    }
-    loaded.retain(|_, (stored, offsets)| stored.is_some() || !offsets.is_empty());
+    })?;
+    loaded.groups.retain(|_, found| !found.is_empty());
     Ok(loaded)
 }
 
-fn replay(loaded: &mut Loaded, record: &Record<'_>) {
+fn replay(
+    loaded: &mut Loaded,
+    batch: &Batch<'_>,
+    record: &Record<'_>,
+) -> Result<(), kafka::wire::DecodeError> {
     let key = record.key.map(Bytes::copy_from_slice).unwrap_or_default();
     let value = record.value.map(Bytes::copy_from_slice);
-    let result = match schema::read_key(&key) {
-        Err(error) => Err(error),
-        Ok(None) => Ok(()),
-        Ok(Some(Key::Group { group })) => {
-            match value.as_ref().map(schema::read_group).transpose() {
-                Err(error) => Err(error),
-                Ok(stored) => {
-                    loaded.entry(group).or_default().0 = stored;
-                    Ok(())
-                }
-            }
+    match schema::read_key(&key)? {
+        None => (),
+        Some(Key::Group { group }) => {
+            let stored = value.as_ref().map(schema::read_group).transpose()?;
+            loaded.groups.entry(group).or_default().stored = stored;
         }
-        Ok(Some(Key::Offset {
+        Some(Key::Offset {
             group,
             topic,
             partition,
-        })) => match value.as_ref().map(schema::read_offset).transpose() {
-            Err(error) => Err(error),
-            Ok(committed) => {
-                let offsets = &mut loaded.entry(group).or_default().1;
-                let place = (Arc::from(topic), partition);
-                match committed {
-                    Some(committed) => offsets.insert(place, committed),
-                    None => offsets.remove(&place),
-                };
-                Ok(())
+        }) => {
+            let committed = value.as_ref().map(schema::read_offset).transpose()?;
+            if batch.transactional() {
+                let groups = loaded.open.entry(batch.producer_id()).or_default();
+                groups.insert(group.clone());
             }
-        },
-    };
-    if let Err(cause) = result {
-        warn!(offset = record.offset, error = %cause, "a record of group state cannot be read");
+            let found = loaded.groups.entry(group).or_default();
+            let place = (Arc::from(topic), partition);
+            match committed {
+                Some(committed) => {
+                    loaded.order += 1;
+                    let order = loaded.order;
+                    let committed = Committed { order, ..committed };
+                    if batch.transactional() {
+                        let producer = (batch.producer_id(), batch.producer_epoch());
+                        found.open.add(producer, [(place, committed)]);
+                    } else {
+                        found.offsets.insert(place, committed);
+                    }
+                }
+                None => {
+                    found.offsets.remove(&place);
+                    found.open.forget(&place);
+                }
+            }
+        }
     }
+    Ok(())
 }
 
 /// Writes changes until told to stop, and then those that are queued.
@@ -193,69 +218,123 @@ pub(crate) async fn run(
         if count == 0 {
             return;
         }
-        let records = entries.iter().flat_map(|entry| &entry.records.0);
-        let written = write(&writer, &partition, records).await;
+        let written = write(&writer, &partition, &entries).await;
         let mut groups = coordinator.groups.lock();
-        for entry in entries.drain(..) {
+        for (entry, written) in entries.drain(..).zip(written) {
             apply(&coordinator, &mut groups, entry.then, written);
         }
     }
 }
 
-/// Returns whether all was written; false when the disk refused.
+/// Batches on their way to the disk, which stand for one or more changes.
+struct Writing {
+    changes: usize,
+    appends: Vec<oneshot::Receiver<Result<Appended, Rejected>>>,
+}
+
+/// Writes changes in their order, with as few batches and flushes as there can be.
 async fn write(
     writer: &Writer,
     partition: &Arc<Partition>,
-    records: impl Iterator<Item = &(Bytes, Option<Bytes>)>,
-) -> bool {
-    let timestamp = clock::now_ms();
-    let mut batches = Vec::new();
-    let mut builder = BatchBuilder::default();
-    for (key, value) in records {
-        builder.push(NewRecord {
-            timestamp,
-            key: Some(key),
-            value: value.as_deref(),
-            headers: &[],
+    entries: &[Entry],
+) -> Vec<Result<(), Rejected>> {
+    let mut writing = Vec::new();
+    let mut rest = entries;
+    while let Some(first) = rest.first() {
+        let plain = rest
+            .iter()
+            .take_while(|entry| matches!(entry.form, Form::Plain))
+            .count();
+        let (some, later) = rest.split_at(plain.max(1));
+        rest = later;
+        let lines = some.iter().flat_map(|entry| &entry.records.0);
+        let batches = match &first.form {
+            Form::Plain => ledger::write(lines, None),
+            Form::Transaction { producer_id, epoch } => {
+                ledger::write(lines, Some((*producer_id, *epoch)))
+            }
+            Form::Marker(batch) => vec![batch.clone()],
+        };
+        writing.push(Writing {
+            changes: some.len(),
+            appends: send(writer, partition, batches),
         });
-        if builder.size() >= BATCH_BYTES {
-            batches.push(std::mem::take(&mut builder).build());
-        }
     }
-    if !builder.is_empty() {
-        batches.push(builder.build());
+    let mut outcomes = Vec::with_capacity(entries.len());
+    for Writing { changes, appends } in writing {
+        let outcome = written(appends).await;
+        outcomes.extend(std::iter::repeat_n(outcome, changes));
     }
-    for batch in batches {
-        let append = writer.append(partition.clone(), batch, Origin::Coordinator, true);
-        if let Err(rejected) = append.await {
-            error!(%rejected, "group state could not be written");
-            return false;
-        }
-    }
-    true
+    outcomes
 }
 
-fn apply(coordinator: &Coordinator, groups: &mut Groups, then: Then, durable: bool) {
-    let outcome = if durable {
-        Ok(())
-    } else {
-        Err(Refusal::NotStored)
+fn send(
+    writer: &Writer,
+    partition: &Arc<Partition>,
+    batches: Vec<Bytes>,
+) -> Vec<oneshot::Receiver<Result<Appended, Rejected>>> {
+    let send = |batches| {
+        let (done, outcome) = oneshot::channel();
+        writer.send(Append {
+            partition: partition.clone(),
+            batches,
+            origin: Origin::Coordinator,
+            durable: true,
+            done,
+        });
+        outcome
     };
+    batches.into_iter().map(send).collect()
+}
+
+async fn written(
+    appends: Vec<oneshot::Receiver<Result<Appended, Rejected>>>,
+) -> Result<(), Rejected> {
+    let mut outcome = Ok(());
+    for append in appends {
+        let appended = append.await.unwrap_or(Err(Rejected::Gone));
+        if let Err(rejected) = appended {
+            error!(%rejected, "group state could not be written");
+            outcome = outcome.and(Err(rejected));
+        }
+    }
+    outcome
+}
+
+fn apply(
+    coordinator: &Coordinator,
+    groups: &mut Groups,
+    then: Then,
+    written: Result<(), Rejected>,
+) {
+    let durable = written.is_ok();
+    let outcome = written.clone().map_err(|rejected| match rejected {
+        Rejected::InvalidEpoch => Refusal::FencedProducer,
+        _ => Refusal::NotStored,
+    });
     match then {
         Then::Commit {
             group,
             incarnation,
-            offsets,
+            mut offsets,
+            producer,
             done,
         } => {
-            let held = groups.held.get_mut(&group);
-            if let Some(held) = held.filter(|held| held.incarnation == incarnation) {
-                held.committing -= 1;
-                if durable {
-                    held.offsets.extend(offsets);
-                }
+            for (_, committed) in &mut offsets {
+                committed.order = groups.number();
             }
+            groups.committed(&group, incarnation, offsets, producer, durable);
             _ = done.send(outcome); // the client may have left
+        }
+        Then::End {
+            producer_id,
+            commit,
+            done,
+        } => {
+            if durable {
+                groups.ended(producer_id, commit);
+            }
+            _ = done.send(written); // whoever asked may have left
         }
         Then::Forget {
             group,
@@ -269,6 +348,7 @@ fn apply(coordinator: &Coordinator, groups: &mut Groups, then: Then, durable: bo
             {
                 for place in &places {
                     held.offsets.remove(place);
+                    held.open.forget(place);
                 }
                 if held.is_empty() {
                     groups.held.remove(&group);

@@ -58,6 +58,8 @@ pub(crate) enum Refusal {
     NotFound,
     #[error("the group is subscribed to the topic")]
     Subscribed,
+    #[error("a newer instance of the producer has taken over")]
+    FencedProducer,
     #[error("a member's metadata or assignment is larger than the broker takes")]
     TooLarge,
 }

@@ -17,7 +17,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::config::{self, Base, Overrides};
-use super::{OFFSETS_TOPIC, Topic};
+use super::{Topic, is_internal};
 use crate::files;
 use crate::metrics::Counters;
 use crate::partition::Partition;
@@ -338,7 +338,7 @@ impl Topics {
     fn open_topic(&self, saved: &SavedTopic) -> io::Result<Arc<Topic>> {
         let name: Arc<str> = saved.name.as_str().into();
         let mut settings = self.options.base.settings(&saved.configs);
-        if &*name == OFFSETS_TOPIC {
+        if is_internal(&name) {
             // Nothing may expire by age or size; what was superseded goes.
             (settings.compact, settings.delete) = (true, false);
         }

@@ -50,6 +50,11 @@ const INTENDED: &[(&str, &str)] = &[
     ),
     ("describe configs: all of a topic", "the same"),
     ("describe configs: none of them", "the same"),
+    (
+        "create topics: check an internal name",
+        "the topic of transactions is there from the start",
+    ),
+    ("create topics: an internal name", "the same"),
     ("metadata: internal", "one partition holds all groups"),
     ("produce: no records", "Apache Kafka never answers"),
     (

@@ -237,13 +237,13 @@ async fn groups_that_are_not_there() {
     assert_eq!(groups, [], "asking makes no group");
     let find = FindCoordinatorRequest {
         coordinator_keys: vec!["g".into()],
-        key_type: 1,
+        key_type: 2,
         ..FindCoordinatorRequest::default()
     };
     let found = client.ask(4, find).await;
     assert_eq!(
         error(found.coordinators[0].error_code),
-        ErrorCode::UnsupportedVersion
+        ErrorCode::InvalidRequest
     );
 }
 

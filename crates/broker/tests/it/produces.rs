@@ -160,18 +160,6 @@ async fn an_idempotent_producer_writes_once_and_in_order() {
 }
 
 #[tokio::test]
-async fn transactions_are_refused_clearly() {
-    let stage = Stage::open().await;
-    let mut client = stage.client().await;
-    let init = InitProducerIdRequest {
-        transactional_id: Some("mine".into()),
-        ..InitProducerIdRequest::default()
-    };
-    let answer = client.ask(4, init).await;
-    assert_eq!(error(answer.error_code), ErrorCode::UnsupportedVersion);
-}
-
-#[tokio::test]
 async fn requests_in_flight_are_answered_in_their_order() {
     let stage = Stage::open().await;
     let mut client = stage.client().await;
