@@ -20,16 +20,22 @@ use std::time::{Duration, Instant};
 /// Longest time for one step of an installation.
 const STEP_LIMIT: Duration = Duration::from_secs(600);
 
-/// What the Python clients are installed from. The last three are codecs that `kafka-python` looks for.
+/// What the Python clients are installed from. The last three are codecs that the last two look for.
 const PYTHON: &[&str] = &[
     "confluent-kafka==2.16.1",
     "kafka-python==3.0.12",
+    "aiokafka==0.14.0",
     "lz4==4.4.5",
     "python-snappy==0.7.3",
     "zstandard==0.25.0",
 ];
 /// What Prometheus' own parsers are installed from.
 const SCRAPER: &[&str] = &["prometheus-client==0.26.0"];
+/// What the Go clients are installed from, each with the file of its script.
+const FRANZ_GO: &[&str] = &[
+    "github.com/twmb/franz-go@v1.22.2",
+    "github.com/twmb/franz-go/pkg/kadm@v1.19.0",
+];
 /// What the Node.js client is installed from.
 const NODE: &[&str] = &["kafkajs@2.2.4"];
 /// What the Java client is installed from. Jackson is there for the test's own script.
@@ -83,7 +89,7 @@ pub fn say(line: &str) {
     _ = writeln!(io::stderr(), "{line}");
 }
 
-/// Returns a Python interpreter that has `confluent_kafka` and `kafka` (kafka-python).
+/// Returns a Python interpreter that has `confluent_kafka`, `kafka` (kafka-python) and `aiokafka`.
 pub fn python() -> Result<PathBuf, Missing> {
     let folder = install("python", &PYTHON.join(" "), |folder| {
         run(Command::new("python3").args(["-m", "venv"]).arg(folder))?;
@@ -118,6 +124,37 @@ pub fn node() -> Result<PathBuf, Missing> {
             .current_dir(folder))
     })?;
     Ok(folder.join("node_modules"))
+}
+
+/// Returns `franz-go` under a test's own script, compiled.
+pub fn franz_go(sources: &[&Path]) -> Result<PathBuf, Missing> {
+    go("franz-go", sources, FRANZ_GO)
+}
+
+/// Compiles Go files with the modules that they need.
+fn go(name: &str, sources: &[&Path], modules: &[&str]) -> Result<PathBuf, Missing> {
+    need("go")?;
+    let mut hash = DefaultHasher::new();
+    for source in sources {
+        let text = fs::read_to_string(source).map_err(|error| missing(source.display(), &error))?;
+        text.hash(&mut hash);
+    }
+    let recipe = format!("{} {:x}", modules.join(" "), hash.finish());
+    let folder = install(name, &recipe, |folder| {
+        for source in sources {
+            let file = source.file_name().unwrap_or_default();
+            fs::copy(source, folder.join(file))?;
+        }
+        let go = || {
+            let mut go = Command::new("go");
+            go.current_dir(folder).env("GOFLAGS", "-mod=mod");
+            go
+        };
+        run(go().args(["mod", "init", "lab"]))?;
+        run(go().arg("get").args(modules))?;
+        run(go().args(["build", "-o", "client", "."]))
+    })?;
+    Ok(folder.join("client"))
 }
 
 /// Returns the class path of the Java client.

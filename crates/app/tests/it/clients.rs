@@ -43,6 +43,16 @@ fn kafka_python() {
 }
 
 #[test]
+fn aiokafka() {
+    check(Kind::AioKafka);
+}
+
+#[test]
+fn franz_go() {
+    check(Kind::FranzGo);
+}
+
+#[test]
 fn kafkajs() {
     check(Kind::KafkaJs);
 }

@@ -34,14 +34,18 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 pub(super) enum Kind {
     Confluent,
     KafkaPython,
+    AioKafka,
+    FranzGo,
     KafkaJs,
     Java,
     Kcat,
 }
 
-pub(super) const ALL: [Kind; 5] = [
+pub(super) const ALL: [Kind; 7] = [
     Kind::Confluent,
     Kind::KafkaPython,
+    Kind::AioKafka,
+    Kind::FranzGo,
     Kind::KafkaJs,
     Kind::Java,
     Kind::Kcat,
@@ -62,6 +66,11 @@ impl Kind {
         Ok(match self {
             Kind::Confluent => python("confluent.py")?,
             Kind::KafkaPython => python("kafka_python.py")?,
+            Kind::AioKafka => python("aiokafka_client.py")?,
+            Kind::FranzGo => {
+                let sources = [script("go/contract.go"), script("go/franz.go")];
+                Command::new(lab::franz_go(&[&sources[0], &sources[1]])?)
+            }
             Kind::KafkaJs => {
                 let modules = lab::node()?;
                 let mut command = Command::new("node");
@@ -86,6 +95,8 @@ impl fmt::Display for Kind {
         out.write_str(match self {
             Kind::Confluent => "confluent-kafka",
             Kind::KafkaPython => "kafka-python",
+            Kind::AioKafka => "aiokafka",
+            Kind::FranzGo => "franz-go",
             Kind::KafkaJs => "kafkajs",
             Kind::Java => "kafka-clients (Java)",
             Kind::Kcat => "kcat",
