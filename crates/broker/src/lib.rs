@@ -58,7 +58,7 @@ use crate::node::Node;
 use crate::partition::Partition;
 use crate::topic::config::{Base, Overrides};
 use crate::topic::registry::{self, NewTopic, Topics};
-use crate::topic::{OFFSETS_TOPIC, TRANSACTIONS_TOPIC, Topic};
+use crate::topic::{OFFSETS_TOPIC, TRANSACTIONS_TOPIC, Topic, adopt};
 use crate::txn::coordinator::Transactions;
 use crate::txn::store as transaction_store;
 use crate::txn::terms as transaction_terms;
@@ -349,13 +349,17 @@ fn open(options: Options) -> Result<Opened, OpenError> {
     let base = Base::new(options.topic_defaults).map_err(|invalid| OpenError::Defaults {
         why: invalid.to_string(),
     })?;
-    let node = Node::open(&dir).map_err(failed)?;
+    let adoptable = adopt::survey(&dir).map_err(failed)?;
+    let mut node = Node::open(&dir).map_err(failed)?;
+    node.raise(adoptable.epoch, adoptable.producer_id)
+        .map_err(failed)?;
     let topics = Topics::open(registry::Options {
         data_dir: dir.clone(),
         base,
         epoch: node.epoch(),
         partitions_max: options.limits.partitions_max,
         metrics: options.metrics.clone(),
+        adoptable,
     })
     .map_err(failed)?;
     let other = |error: Box<dyn std::error::Error + Send + Sync>| failed(io::Error::other(error));

@@ -66,6 +66,20 @@ impl Node {
         Ok(node)
     }
 
+    /// Makes the epoch, and the producer ids that are given out from now on, higher than these; durable when this
+    /// returns.
+    pub(crate) fn raise(&mut self, epoch: i32, producer_id: i64) -> io::Result<()> {
+        let ids = self.producer_ids.get_mut();
+        if self.epoch > epoch && ids.next > producer_id {
+            return Ok(());
+        }
+        self.epoch = self.epoch.max(epoch.saturating_add(1));
+        ids.next = ids.next.max(producer_id.saturating_add(1));
+        ids.reserved = ids.reserved.max(ids.next);
+        let reserved = ids.reserved;
+        self.write(reserved)
+    }
+
     pub(crate) fn cluster_id(&self) -> &str {
         &self.cluster_id
     }
@@ -126,6 +140,15 @@ mod tests {
         assert_eq!(second.epoch(), 1);
         assert_eq!(second.cluster_id(), first.cluster_id());
         assert!(second.producer_id().expect("an id") > 1);
+        let mut third = Node::open(folder.path()).expect("opens");
+        third.raise(-1, -1).expect("nothing to do");
+        assert_eq!(third.epoch(), 2);
+        third.raise(7, 5000).expect("written");
+        assert_eq!(third.epoch(), 8);
+        assert_eq!(third.producer_id().expect("an id"), 5001);
+        let fourth = Node::open(folder.path()).expect("opens");
+        assert_eq!(fourth.epoch(), 9);
+        assert!(fourth.producer_id().expect("an id") > 5001);
     }
 
     #[test]

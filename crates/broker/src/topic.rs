@@ -8,6 +8,7 @@ use uuid::Uuid;
 use crate::metrics::Counters;
 use crate::partition::Partition;
 
+pub(crate) mod adopt;
 pub(crate) mod config;
 pub(crate) mod registry;
 

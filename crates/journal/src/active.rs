@@ -9,6 +9,7 @@ use kafka::record::{Header, NO_TIMESTAMP};
 use tracing::warn;
 
 use crate::config::Config;
+use crate::disk;
 use crate::index::{offset_entry, time_entry};
 use crate::segment::Segment;
 
@@ -90,7 +91,7 @@ impl Active {
         let used = segment.size();
         // Blocks beyond the end are invisible in the length, so they are given back by setting it.
         match held.len() > used || held.blocks() * 512 > used + SLACK {
-            true => segment.file()?.set_len(used),
+            true => disk::set_len(&*segment.file()?, used),
             false => Ok(()),
         }
     }

@@ -15,6 +15,8 @@ pub(crate) fn write_all_at(
     mut position: u64,
 ) -> io::Result<()> {
     IoSlice::advance_slices(&mut parts, 0); // drops empty parts
+    #[cfg(test)]
+    crate::sim::write(file, parts, position)?;
     while !parts.is_empty() {
         let some = &parts[..parts.len().min(PARTS_MAX)];
         match rustix::io::pwritev(file, some, position) {
@@ -60,6 +62,8 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut fresh = path.as_os_str().to_owned();
     fresh.push(".tmp");
     let file = File::create(&fresh)?;
+    #[cfg(test)]
+    crate::sim::create(Path::new(&fresh), &file)?;
     write_all_at(&file, &mut [IoSlice::new(bytes)], 0)?;
     sync_data(&file)?;
     rename(Path::new(&fresh), path)
@@ -67,11 +71,15 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// Puts a file's bytes on disk.
 pub(crate) fn sync_data(file: &File) -> io::Result<()> {
+    #[cfg(test)]
+    crate::sim::sync(file)?;
     file.sync_data()
 }
 
 /// Gives a file another name, in place of the file that may have it.
 pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    #[cfg(test)]
+    crate::sim::rename(from, to)?;
     std::fs::rename(from, to)
 }
 
@@ -83,11 +91,22 @@ pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
     } else {
         dir
     };
+    #[cfg(test)]
+    crate::sim::sync_dir()?;
     File::open(dir)?.sync_all()
+}
+
+/// Makes a file so long, with zeros at the end where it was shorter.
+pub(crate) fn set_len(file: &File, len: u64) -> io::Result<()> {
+    #[cfg(test)]
+    crate::sim::set_len(file, len)?;
+    file.set_len(len)
 }
 
 /// Removes a file; one that is not there is fine.
 pub(crate) fn remove(path: &Path) -> io::Result<()> {
+    #[cfg(test)]
+    crate::sim::remove(path)?;
     match std::fs::remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         done => done,
@@ -132,6 +151,8 @@ impl LazyFile {
             .create(true)
             .truncate(false)
             .open(&self.path)?;
+        #[cfg(test)]
+        crate::sim::create(&self.path, &file)?;
         Ok(Arc::clone(slot.insert(Arc::new(file))))
     }
 

@@ -57,7 +57,7 @@ impl<const N: usize> Index<N> {
     /// Drops all entries from number `count` on.
     pub(crate) fn truncate(&self, count: usize) -> io::Result<()> {
         self.count.store(count, Ordering::Release);
-        self.file.create()?.set_len((count * N) as u64)
+        disk::set_len(&*self.file.create()?, (count * N) as u64)
     }
 
     pub(crate) fn sync(&self) -> io::Result<()> {

@@ -34,6 +34,8 @@ mod reader;
 mod recover;
 mod scan;
 mod segment;
+#[cfg(test)]
+mod sim;
 
 pub use aborted::Aborted;
 pub use config::{Compaction, Config, Levels, Retention};

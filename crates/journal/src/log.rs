@@ -103,7 +103,7 @@ pub struct Log {
     names_dirty: Vec<(u64, PathBuf)>,
     names_changed: u64,
     since_checkpoint: u64,
-    /// Closed segments that no flush has taken yet.
+    /// Closed segments that no flush has put on disk yet.
     closing: Vec<Closing>,
     rolled: bool,
     /// A failed append may have left bytes behind the last batch.
@@ -115,7 +115,7 @@ pub struct Log {
 #[derive(Debug)]
 struct Closing {
     segment: Arc<Segment>,
-    snapshot: (i64, Vec<u8>),
+    snapshot: (i64, Arc<[u8]>),
 }
 
 impl Log {
@@ -127,6 +127,23 @@ impl Log {
         topic_id: Option<[u8; 16]>,
         config: Config,
         now: i64,
+    ) -> Result<(Log, Report), OpenError> {
+        Log::load(dir, topic_id, config, now, false)
+    }
+
+    /// Opens a log that another broker has written, Apache Kafka for one; after that it is one of ours.
+    ///
+    /// All of it is read and checked, and nothing in it is taken for an unfinished write that good records follow.
+    pub fn adopt(dir: &Path, config: Config, now: i64) -> Result<(Log, Report), OpenError> {
+        Log::load(dir, None, config, now, true)
+    }
+
+    fn load(
+        dir: &Path,
+        topic_id: Option<[u8; 16]>,
+        config: Config,
+        now: i64,
+        foreign: bool,
     ) -> Result<(Log, Report), OpenError> {
         let failed = |source| OpenError::Disk {
             dir: dir.to_owned(),
@@ -143,8 +160,8 @@ impl Log {
             (None, Some(wanted)) => metadata::write(dir, wanted).map_err(failed)?,
             _ => {}
         }
-        let unknown = !Checkpoint::exists(dir);
-        let loaded = recover::load(dir, &config, now).map_err(failed)?;
+        let unknown = foreign && !Checkpoint::exists(dir);
+        let loaded = recover::load(dir, &config, now, foreign).map_err(failed)?;
         let Loaded {
             segments,
             active,
@@ -430,7 +447,7 @@ impl Log {
     fn cut_back(&mut self) -> io::Result<()> {
         if self.uncut {
             let segment = &self.active.segment;
-            segment.file()?.set_len(segment.size())?;
+            disk::set_len(&*segment.file()?, segment.size())?;
             self.uncut = false;
         }
         Ok(())

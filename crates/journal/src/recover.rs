@@ -16,6 +16,7 @@ use tracing::{error, warn};
 use crate::active::Active;
 use crate::checkpoint::{Checkpoint, Fence, Recovery};
 use crate::config::Config;
+use crate::disk;
 use crate::epochs::Epochs;
 use crate::producer::Producers;
 use crate::segment::Segment;
@@ -58,10 +59,20 @@ pub(crate) struct Loaded {
 }
 
 /// Reads the folder.
-pub(crate) fn load(dir: &Path, config: &Config, now: i64) -> io::Result<Loaded> {
+///
+/// A log of ours that has no checkpoint never had one: no segment of it was ever flushed after it was closed. A
+/// `foreign` one may come from anywhere.
+pub(crate) fn load(dir: &Path, config: &Config, now: i64, foreign: bool) -> io::Result<Loaded> {
     swap::finish(dir)?;
     let names = list(dir)?;
-    let read = Checkpoint::read(dir)?;
+    let mut read = Checkpoint::read(dir)?;
+    if !foreign && !Checkpoint::exists(dir) {
+        let first = names.segments.first().copied().unwrap_or(0);
+        read = Some(Checkpoint {
+            recovery: Some(Recovery::start_of(first)),
+            ..Checkpoint::default()
+        });
+    }
     // A folder that comes from Kafka, or lost its checkpoint, may have been compacted anywhere.
     let sparse_to = read.as_ref().map_or(i64::MAX, |read| read.sparse_to);
     let mut checkpoint = read.unwrap_or_default();
@@ -201,7 +212,7 @@ fn list(dir: &Path) -> io::Result<Names> {
             .and_then(|extension| extension.to_str())
             .unwrap_or("");
         if LEFTOVERS.contains(&extension) {
-            fs::remove_file(&path)?;
+            disk::remove(&path)?;
             continue;
         }
         let number = path
@@ -230,7 +241,13 @@ fn open_segments(
     let mut bases = bases.iter().peekable();
     while let Some(base) = bases.next() {
         let segment = Segment::open(dir, *base, now)?;
-        if bases.peek().is_some_and(|next| **next <= checkpoint.start) {
+        let begins = checkpoint
+            .recovery
+            .is_some_and(|point| point.segment == *base);
+        // A segment that could not be begun, or of which compaction left nothing.
+        let between = !segments.is_empty() && bases.peek().is_some();
+        let empty = segment.size() == 0 && !begins && between;
+        if empty || bases.peek().is_some_and(|next| **next <= checkpoint.start) {
             segment.remove()?;
         } else {
             segments.push(Arc::new(segment));

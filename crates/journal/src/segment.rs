@@ -119,6 +119,15 @@ impl Segment {
         Ok(segment)
     }
 
+    /// Removes what there is of a segment that could not be created.
+    pub(crate) fn discard(dir: &Path, base: i64) {
+        for extension in INDEXES.iter().chain(&["log"]) {
+            if let Err(error) = disk::remove(&path(dir, base, extension)) {
+                warn!(dir = %dir.display(), base, %error, "an empty segment is left");
+            }
+        }
+    }
+
     pub(crate) fn base(&self) -> i64 {
         self.base
     }
@@ -143,7 +152,7 @@ impl Segment {
 
     /// Cuts the file to `size` bytes.
     pub(crate) fn cut(&self, size: u64) -> io::Result<()> {
-        self.log.create()?.set_len(size)?;
+        disk::set_len(&*self.log.create()?, size)?;
         self.size.store(size, Ordering::Release);
         self.hints
             .lock()

@@ -84,6 +84,22 @@ impl Apache {
         self.ready_after
     }
 
+    /// Returns the class path of it and its tools.
+    pub fn class_path(&self) -> &str {
+        &self.class_path
+    }
+
+    /// Returns the folder that holds its partitions.
+    pub fn data(&self) -> std::path::PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// Ends it as an operator would (SIGTERM), and waits for it.
+    pub fn stop(&mut self) {
+        self.process.terminate();
+        self.process.wait(READY_LIMIT);
+    }
+
     /// Ends it as a crash would (SIGKILL).
     pub fn kill(&mut self) {
         self.process.kill();

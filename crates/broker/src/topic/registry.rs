@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 use uuid::Uuid;
 
+use super::adopt::{self, Adoptable, Found};
 use super::config::{self, Base, Overrides};
 use super::{Topic, is_internal};
 use crate::files;
@@ -67,6 +68,9 @@ struct SavedTopic {
     partitions: usize,
     #[serde(default)]
     configs: Overrides,
+    /// Its folders are on their way out of `adopt/`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    adopting: bool,
 }
 
 /// An id as text.
@@ -95,6 +99,8 @@ pub(crate) struct Options {
     /// Most partitions over all topics: each holds files open.
     pub partitions_max: usize,
     pub metrics: Metrics,
+    /// Topics of another broker that are to be taken over.
+    pub adoptable: Adoptable,
 }
 
 /// The registry of topics.
@@ -115,7 +121,7 @@ struct Known {
 impl Topics {
     /// Opens every topic, which recovers its partitions, and finishes deletions that a kill cut short.
     pub(crate) fn open(options: Options) -> io::Result<Self> {
-        let saved: Saved = match files::read(&options.data_dir.join("topics.json"))? {
+        let mut saved: Saved = match files::read(&options.data_dir.join("topics.json"))? {
             Some(content) => serde_json::from_slice(&content)?,
             None => Saved::default(),
         };
@@ -128,11 +134,31 @@ impl Topics {
         for gone in &saved.deleting {
             topics.remove_folders(&gone.name, 0..gone.partitions)?;
         }
+        let known = |name: &str| saved.topics.iter().any(|topic| topic.name == name);
+        let free = |name: &str| check_name(name).is_ok() && !known(name);
+        let adopted = topics.options.adoptable.whole(free);
+        let moving = |found: Found| SavedTopic {
+            name: found.name,
+            id: found.id,
+            partitions: found.partitions,
+            configs: Overrides::new(),
+            adopting: true,
+        };
+        let adopted: Vec<SavedTopic> = adopted.into_iter().map(moving).collect();
+        if !adopted.is_empty() {
+            saved.topics.extend(adopted);
+            topics.write(&saved)?;
+        }
+        let mut moved = false;
+        for topic in saved.topics.iter().filter(|topic| topic.adopting) {
+            adopt::move_in(topics.data_dir(), &topic.name, topic.partitions)?;
+            moved = true;
+        }
         for saved in saved.topics {
             let topic = topics.open_topic(&saved)?;
             topics.insert(topic);
         }
-        if !saved.deleting.is_empty() {
+        if moved || !saved.deleting.is_empty() {
             topics.save(&[])?;
         }
         Ok(topics)
@@ -201,6 +227,7 @@ impl Topics {
             id: Uuid::new_v4(),
             partitions: new.partitions,
             configs: new.overrides,
+            adopting: false,
         };
         // The folders come first: a topic that the file names can be opened.
         let topic = self
@@ -231,6 +258,7 @@ impl Topics {
             id: topic.id,
             partitions: partitions.len(),
             configs: Overrides::new(),
+            adopting: false,
         };
         if let Err(error) = self.save(std::slice::from_ref(&gone)) {
             self.insert(topic.clone());
@@ -404,6 +432,7 @@ impl Topics {
             id: topic.id,
             partitions: topic.partitions().len(),
             configs: topic.overrides(),
+            adopting: false,
         };
         Saved {
             topics: self.all().iter().map(entry).collect(),

@@ -4,6 +4,7 @@ mod compacts;
 mod configs;
 mod differential;
 mod fetches;
+mod formats;
 mod groups;
 mod hostile;
 mod produces;

@@ -80,6 +80,16 @@ impl Stage {
         Self::start(self.folder, self.options).await
     }
 
+    /// Stops cleanly, has the data directory changed, and starts again.
+    pub(crate) async fn closed(self, change: impl FnOnce(&std::path::Path)) -> Self {
+        self.stop.cancel();
+        self.serving.await.expect("served to the end");
+        self.broker.close().await;
+        drop(self.broker);
+        change(self.folder.path());
+        Self::start(self.folder, self.options).await
+    }
+
     /// Starts again on the same data without having closed anything.
     pub(crate) async fn abandon(self) -> Self {
         self.serving.abort();

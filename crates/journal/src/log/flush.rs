@@ -44,7 +44,7 @@ struct Point {
     closed: Vec<Arc<Segment>>,
     newest: Arc<Segment>,
     /// Producers as of these offsets, each as its file's bytes.
-    snapshots: Vec<(i64, Vec<u8>)>,
+    snapshots: Vec<(i64, Arc<[u8]>)>,
     /// Recovery must not begin before it: a segment was closed.
     needed: bool,
 }
@@ -144,31 +144,29 @@ impl Log {
 
     /// Takes what the next recovery point needs, if it is time for one.
     fn point(&mut self, newest: Arc<Segment>) -> Option<Point> {
-        let closed = std::mem::take(&mut self.closing);
         let due = self.since_checkpoint >= CHECKPOINT_BYTES;
-        if closed.is_empty() && !due {
+        if self.closing.is_empty() && !due {
             return None;
         }
+        // They stay until a flush has ended: another that was begun may never be run.
+        let closing = self.closing.iter();
+        let segments = closing.clone().map(|closing| Arc::clone(&closing.segment));
+        let closed: Vec<_> = segments.collect();
+        let mut snapshots: Vec<_> = closing.map(|closing| closing.snapshot.clone()).collect();
         let needed = !closed.is_empty();
-        let mut snapshots = Vec::with_capacity(closed.len() + 1);
-        let mut segments = Vec::with_capacity(closed.len());
-        for closing in closed {
-            snapshots.push(closing.snapshot);
-            segments.push(closing.segment);
-        }
         let recovery = match due {
             true => {
                 self.active.note_time();
                 self.since_checkpoint = 0;
                 let end = self.shared.end();
-                snapshots.push((end, snapshot::encode(&self.producers)));
+                snapshots.push((end, snapshot::encode(&self.producers).into()));
                 self.here()
             }
             false => Recovery::start_of(newest.base()),
         };
         Some(Point {
             recovery,
-            closed: segments,
+            closed,
             newest,
             snapshots,
             needed,
@@ -203,6 +201,11 @@ impl Log {
             self.note_undecided();
         }
         if let Some(point) = &flush.point {
+            let flushed = |one: &Closing| {
+                let mut closed = point.closed.iter();
+                closed.any(|closed| Arc::ptr_eq(closed, &one.segment))
+            };
+            self.closing.retain(|closing| !flushed(closing));
             let offsets = point.snapshots.iter().map(|(offset, _)| *offset);
             self.snapshots.extend(offsets);
             for segment in &point.closed {
@@ -229,7 +232,8 @@ impl Log {
         self.active.trim()?;
         self.producers.expire(now, self.config.producer_idle_ms);
         let dir = self.dir().to_owned();
-        let segment = Arc::new(Segment::create(&dir, base, now)?);
+        let segment = Segment::create(&dir, base, now);
+        let segment = Arc::new(segment.inspect_err(|_| Segment::discard(&dir, base))?);
         if self.config.preallocate {
             segment.preallocate(self.config.segment_bytes);
         }
@@ -238,7 +242,7 @@ impl Log {
         let closed = std::mem::replace(&mut self.active, active).segment;
         self.closing.push(Closing {
             segment: closed,
-            snapshot: (base, snapshot::encode(&self.producers)),
+            snapshot: (base, snapshot::encode(&self.producers).into()),
         });
         self.note_names(dir);
         self.dirty = true;

@@ -163,7 +163,7 @@ impl Log {
         let dir = self.dir().to_owned();
         disk::sync_dir(&dir)?;
 
-        let loaded = recover::load(&dir, &self.config, now)?;
+        let loaded = recover::load(&dir, &self.config, now, false)?;
         {
             let mut state = self.shared.state_mut();
             state.segments = loaded.segments;

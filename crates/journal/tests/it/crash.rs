@@ -105,7 +105,7 @@ fn damage_at_the_end_of_a_closed_segment_is_fenced() {
     let mut bytes = fs::read(&path).expect("readable");
     *bytes.last_mut().expect("not empty") ^= 1;
     fs::write(&path, bytes).expect("written");
-    let (log, report) = home.open(small());
+    let (log, report) = home.adopt(small());
     assert_eq!(report.damaged, [(second - 1, second)]);
     let refused = log.reader().read(second - 1, 100, true, i64::MAX);
     assert!(

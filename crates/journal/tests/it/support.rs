@@ -37,6 +37,12 @@ impl Home {
         Log::open(&self.dir, None, config, NOW).expect("opens")
     }
 
+    /// Opens what may come from elsewhere.
+    #[track_caller]
+    pub(crate) fn adopt(&self, config: Config) -> (Log, Report) {
+        Log::adopt(&self.dir, config, NOW).expect("opens")
+    }
+
     /// Names in the folder with this extension, sorted.
     pub(crate) fn names(&self, extension: &str) -> Vec<String> {
         names(&self.dir, extension)
