@@ -14,7 +14,7 @@ use crate::checkpoint::{Checkpoint, Fence};
 use crate::disk;
 use crate::epochs::Epochs;
 use crate::index;
-use crate::scan::{Damage, Stop};
+use crate::scan::{Damage, NEAR, Stop, Walk};
 use crate::segment::{Place, Segment};
 
 /// Most bytes that a batch may inflate to when a record in it is looked for by its timestamp.
@@ -292,6 +292,11 @@ impl Reader {
                 .min(limit - place.position)
                 .max(place.size as u64);
             let slice = read_batches(&segment, &place, len as usize, up_to);
+            if let Err(Failure::Batch(problem)) = &slice
+                && let Some((from, to)) = self.fence(offset, &segment, &place, problem)
+            {
+                return Err(ReadError::Damaged { from, to });
+            }
             return self.checked(offset, slice);
         }
         // Not found although it should be there, unless the log was cut meanwhile.
@@ -418,6 +423,46 @@ impl Reader {
         Ok(segment.find(offset, segment.size(), skip(fences), wanted)?)
     }
 
+    /// Has nobody read a damaged batch any more, neither now nor after the next start. Returns the offsets that
+    /// are lost with it, first and the one after the last; `None` when the segment is not there any more.
+    fn fence(
+        &self,
+        offset: i64,
+        segment: &Arc<Segment>,
+        place: &Place,
+        problem: &Damage,
+    ) -> Option<(i64, i64)> {
+        let shared = &self.shared;
+        let mut shape = shared.shape();
+        let next_base = {
+            let state = shared.state();
+            let mut segments = state.segments.iter();
+            segments.find(|one| Arc::ptr_eq(one, segment))?;
+            segments.next().map(|next| next.base())
+        };
+        let size = segment.size();
+        let behind = place.position + place.size as u64;
+        let end = (size, next_base.unwrap_or_else(|| shared.end()));
+        let (to_position, next_offset) = good_batch(segment, behind, size)
+            .filter(|next| *next > offset)
+            .map_or(end, |next| (behind, next));
+        let fence = Fence {
+            segment: segment.base(),
+            from_position: place.position,
+            to_position,
+            from_offset: place.base_offset.min(offset),
+            to_offset: next_offset.max(offset + 1),
+        };
+        let lost = (fence.from_offset, fence.to_offset);
+        error!(dir = %shared.dir.display(), from = lost.0, to = lost.1, %problem, "the log is damaged");
+        shared.state_mut().fences.push(fence);
+        let noted = shared.write_checkpoint(&mut shape, |next| next.fences.push(fence));
+        if let Err(error) = noted {
+            error!(dir = %shared.dir.display(), %error, "the damage will have to be found again");
+        }
+        Some(lost)
+    }
+
     /// Finds a record within one batch; a batch that does not inflate is answered for as a whole.
     fn record(
         &self,
@@ -541,6 +586,14 @@ fn skip(fences: &[Fence]) -> impl Fn(u64) -> Option<u64> {
     }
 }
 
+/// Returns the first offset of the batch at a position if it is as it was written.
+fn good_batch(segment: &Segment, position: u64, size: u64) -> Option<i64> {
+    let file = segment.file().ok()?;
+    let mut walk = Walk::new(&file, position, size, NEAR);
+    walk.verify().ok()?;
+    Some(walk.header().ok()??.base_offset())
+}
+
 /// Reads `len` bytes and keeps the whole batches in them that end before `up_to`.
 fn read_batches(
     segment: &Segment,
@@ -557,9 +610,15 @@ fn read_batches(
     )
     .map_err(Failure::Disk)?;
     let (mut whole, mut next_offset) = (0, place.base_offset);
+    // What lay on the disk before this process began is held against its checksums once.
+    let trusted = segment.trusted(place.position, place.position + bytes.len() as u64);
+    let sound = |batch: Batch<'_>| match trusted {
+        true => Ok(()),
+        false => batch.verify(),
+    };
     let mut batches = record::batches(&bytes);
     while let Some(batch) = batches.next() {
-        match batch {
+        match batch.and_then(|batch| sound(batch).map(|()| batch)) {
             // Offsets only grow: anything else is not what was written here.
             Ok(batch) if batch.base_offset() < next_offset => break,
             Ok(batch) if batch.last_offset() >= up_to => break,
@@ -574,6 +633,9 @@ fn read_batches(
         }
     }
     segment.hint(next_offset, place.position + whole as u64);
+    if !trusted {
+        segment.note_checked(place.position, place.position + whole as u64);
+    }
     bytes.truncate(whole);
     Ok(Slice {
         bytes: Bytes::from(bytes),

@@ -36,6 +36,10 @@ pub(crate) struct Segment {
     pub(crate) times: Index<12>,
     /// Transactions whose markers in this segment say that they were aborted.
     pub(crate) aborted: Index<{ aborted::ENTRY }>,
+    /// From this position on the bytes were written or checked by this process.
+    trusted_from: AtomicU64,
+    /// Up to this position readers have checked the bytes, one after another.
+    checked_to: AtomicU64,
     /// Latest timestamp, and the last offset of the batch that has it.
     max_timestamp: AtomicI64,
     max_timestamp_offset: AtomicI64,
@@ -85,6 +89,8 @@ impl Segment {
             base,
             log: LazyFile::new(log),
             size: AtomicU64::new(size),
+            trusted_from: AtomicU64::new(size),
+            checked_to: AtomicU64::new(0),
             offsets: Index::open(path(dir, base, "index"))?,
             times: Index::open(path(dir, base, "timeindex"))?,
             aborted: Index::open(path(dir, base, "txnindex"))?,
@@ -114,6 +120,7 @@ impl Segment {
         }
         let segment = Segment::open_named(dir, base, ending, now)?;
         segment.cut(0)?;
+        segment.trust(0);
         segment.offsets.truncate(0)?;
         segment.times.truncate(0)?;
         Ok(segment)
@@ -148,6 +155,24 @@ impl Segment {
     pub(crate) fn publish(&self, size: u64, now: i64) {
         self.modified_ms.store(now, Ordering::Relaxed);
         self.size.store(size, Ordering::Release);
+    }
+
+    /// Notes that the bytes from `position` on are those that were written there.
+    pub(crate) fn trust(&self, position: u64) {
+        self.trusted_from.fetch_min(position, Ordering::Relaxed);
+    }
+
+    /// Returns whether the bytes in this range need no check any more.
+    pub(crate) fn trusted(&self, from: u64, to: u64) -> bool {
+        from >= self.trusted_from.load(Ordering::Relaxed)
+            || to <= self.checked_to.load(Ordering::Relaxed)
+    }
+
+    /// Notes that a reader has checked the bytes in this range.
+    pub(crate) fn note_checked(&self, from: u64, to: u64) {
+        if from <= self.checked_to.load(Ordering::Relaxed) {
+            self.checked_to.fetch_max(to, Ordering::Relaxed);
+        }
     }
 
     /// Cuts the file to `size` bytes.

@@ -14,7 +14,7 @@ use super::topics::{Refused, on_disk, refused};
 use crate::core::Core;
 use crate::dispatch::Call;
 use crate::node::NODE_ID;
-use crate::topic::config::{self, Base, Kind, Overrides, Setting};
+use crate::topic::config::{self, Acts, Base, Kind, Overrides, Setting};
 use crate::topic::registry::Error;
 
 const TOPIC: i8 = 2;
@@ -142,7 +142,10 @@ fn topic_config(base: &Base, config: &Described<'_>) -> DescribeConfigsResourceR
         is_sensitive: false,
         synonyms,
         config_type: setting.kind as i8,
-        documentation: Some(setting.about.to_owned()),
+        documentation: Some(match setting.acts {
+            Acts::Yes => setting.about.to_owned(),
+            Acts::Not(why) => format!("{}; has no effect, because {why}", setting.about),
+        }),
     }
 }
 

@@ -466,6 +466,21 @@ mod tests {
     }
 
     #[test]
+    fn the_reference_names_what_has_nothing_to_act_on() {
+        let text = include_str!(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../../docs/reference/kafka-protocol.md"
+        ));
+        let (_, table) = text.split_once("| setting | why |").expect("a table");
+        let (table, _) = table.split_once("\n\n").expect("its end");
+        for setting in SETTINGS {
+            let told = table.contains(&format!("`{}`", setting.name));
+            let idle = matches!(setting.acts, Acts::Not(_));
+            assert_eq!(told, idle, "{}", setting.name);
+        }
+    }
+
+    #[test]
     fn settings_are_checked_together() {
         let own = Overrides::from([
             ("min.compaction.lag.ms".into(), "5".into()),

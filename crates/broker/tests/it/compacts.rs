@@ -7,6 +7,7 @@ use kafka::compress::Compression;
 use kafka::error::ErrorCode;
 use kafka::record::{Batch, BatchBuilder, NewRecord, Records, batches};
 
+use crate::groups::{commit, committed};
 use crate::stage::{Client, Stage, error, fetch, now_ms};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -189,4 +190,50 @@ async fn more_replicas_than_there_are_cannot_be_waited_for() {
     assert_eq!(error(answer.error_code), ErrorCode::NotEnoughReplicas);
     let answer = client.produce(9, "t", 1, batch).await;
     assert_eq!(error(answer.error_code), ErrorCode::None);
+}
+
+#[tokio::test]
+async fn committed_offsets_are_compacted_and_kept() {
+    let stage = Stage::open_with(|options| {
+        options.compacting.backoff = Duration::from_millis(20);
+    })
+    .await;
+    // Small segments, so that few commits fill many.
+    let stage = stage
+        .closed(|data| {
+            let path = data.join("topics.json");
+            let text = std::fs::read_to_string(&path).expect("readable");
+            let changed = text.replace(
+                "\"segment.bytes\": \"8388608\"",
+                "\"internal.segment.bytes\": \"2000\"",
+            );
+            assert_ne!(text, changed);
+            std::fs::write(&path, changed).expect("written");
+        })
+        .await;
+    let mut client = stage.client().await;
+    client.create("t", 2, &[]).await;
+    commit(&mut client, "", -1, 1, 7).await;
+    for offset in 0..300 {
+        let code = commit(&mut client, "", -1, 0, offset).await;
+        assert_eq!(code, ErrorCode::None);
+    }
+    let size = |stage: &Stage| {
+        let folder = stage.data_dir().join("__consumer_offsets-0");
+        let entries = std::fs::read_dir(folder).expect("readable");
+        let sizes = entries.filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len()));
+        sizes.sum::<u64>()
+    };
+    let small = async {
+        while size(&stage) > 15_000 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, small)
+        .await
+        .expect("compacted in time");
+    let stage = stage.abandon().await;
+    let mut client = stage.client().await;
+    assert_eq!(committed(&mut client, 0).await.0, 299);
+    assert_eq!(committed(&mut client, 1).await.0, 7);
 }

@@ -453,6 +453,7 @@ fn swap(
     let mut state = shared.state_mut();
     match (finished, segment) {
         (Ok(()), Ok(segment)) => {
+            segment.trust(0);
             state
                 .segments
                 .splice(at..at + old.len(), [Arc::new(segment)]);

@@ -110,6 +110,7 @@ impl Scan<'_> {
                 }
             }
         }
+        segment.trust(from.position);
         if self.report.scanned_bytes > scanned {
             let (dir, bytes) = (self.dir.display(), self.report.scanned_bytes - scanned);
             info!(%dir, bytes, end = *end, "checked the log after an unclean stop");

@@ -16,7 +16,7 @@ const NOW: i64 = 1_700_000_000_000;
 const PRODUCER: i64 = 7;
 /// Runs, and power failures in each; `NUNCIO_CRASH_RUNS` does more.
 const RUNS: usize = 40;
-const FAILURES: usize = 40;
+const FAILURES: usize = 25;
 
 fn config(compact: bool) -> Config {
     Config {

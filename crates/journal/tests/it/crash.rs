@@ -214,6 +214,49 @@ fn a_batch_hidden_in_a_torn_record_is_not_found() {
     assert_eq!(log.end_offset(), 1);
 }
 
+#[test]
+fn rot_in_a_closed_segment_is_found_when_it_is_read_and_fenced_for_good() {
+    let home = Home::new();
+    let (mut log, _) = home.open(small());
+    append_numbers(&mut log, 0, 40);
+    log.close().expect("closed");
+    let path = home.dir.join(&home.names(".log")[1]);
+    let base: i64 = home.names(".log")[1][..20].parse().expect("a number");
+    let mut bytes = fs::read(&path).expect("readable");
+    let size = bytes.len() / 14; // batches of a record, almost alike in size
+    bytes[3 * size + 66] ^= 4;
+    fs::write(&path, bytes).expect("written");
+    for round in 0..3 {
+        let (log, report) = home.open(small());
+        assert_eq!((report.scanned_bytes, report.damaged.len()), (0, 0));
+        let reader = log.reader();
+        let (mut next, mut lost) = (0, Vec::new());
+        while next < 40 {
+            match reader.read(next, 300, true, i64::MAX) {
+                Ok(slice) => {
+                    for batch in record::batches(&slice.bytes) {
+                        batch
+                            .expect("whole")
+                            .verify()
+                            .expect("never served damaged");
+                    }
+                    next = slice.next_offset;
+                }
+                Err(ReadError::Damaged { from, to }) => {
+                    lost.push((from, to));
+                    next = to;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert_eq!(lost.len(), 1, "{round} {lost:?}");
+        let (from, to) = lost[0];
+        assert!(from > base && to == from + 1, "{lost:?}");
+        assert_eq!(dump(&reader, to), numbers(to, 40));
+        log.close().expect("closed");
+    }
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     /// Appends a batch of so many records, of this producer if it is not 0; 3 and 4 write in transactions.

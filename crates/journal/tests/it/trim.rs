@@ -203,3 +203,110 @@ fn a_lost_index_of_a_closed_segment_is_built_anew() {
     log.append(&batch(&["400"]), NOW, Origin::Client)
         .expect("appended");
 }
+
+#[test]
+fn a_segment_is_closed_when_its_index_is_full() {
+    let home = Home::new();
+    let config = Config {
+        index_bytes_max: 60,
+        index_interval_bytes: 0,
+        ..Config::default()
+    };
+    let (mut log, _) = home.open(config);
+    append_numbers(&mut log, 0, 40);
+    for name in home.names("index") {
+        let size = std::fs::metadata(home.dir.join(&name))
+            .expect("there")
+            .len();
+        assert!(size <= 60, "{name} {size}");
+    }
+    assert!(home.names(".log").len() > 4);
+    assert_eq!(dump(&log.reader(), 0), numbers(0, 40));
+}
+
+#[test]
+fn segments_close_at_different_times_with_a_jitter() {
+    let ages: std::collections::BTreeSet<i64> = (0..6)
+        .map(|_| {
+            let home = Home::new();
+            let config = Config {
+                segment_ms: 100_000,
+                segment_jitter_ms: 50_000,
+                ..Config::default()
+            };
+            let (mut log, _) = home.open(config);
+            let mut age = 0;
+            while home.names(".log").len() < 2 {
+                append(&mut log, &batch_at(NOW + age, &["x"]));
+                age += 1000;
+            }
+            age
+        })
+        .collect();
+    assert!(ages.len() > 1, "{ages:?}");
+    let bounds = 50_000..=102_000;
+    assert!(ages.iter().all(|age| bounds.contains(age)), "{ages:?}");
+}
+
+#[test]
+fn space_that_was_taken_in_advance_is_given_back() {
+    use std::os::unix::fs::MetadataExt;
+    let home = Home::new();
+    let config = Config {
+        segment_bytes: 32 << 20,
+        preallocate: true,
+        ..Config::default()
+    };
+    let (mut log, _) = home.open(config);
+    append_numbers(&mut log, 0, 3);
+    log.roll(NOW).expect("rolled");
+    let newest = home.dir.join(home.names(".log").pop().expect("two"));
+    let held = || std::fs::metadata(&newest).expect("there").blocks() * 512;
+    let before = held();
+    append_numbers(&mut log, 3, 3);
+    drop(log);
+    // After a kill, too, only what was written counts.
+    let (log, report) = home.open(config);
+    assert_eq!((log.end_offset(), report.torn_bytes), (6, 0));
+    log.close().expect("closed");
+    assert!(held() < 1 << 20, "{} {before}", held());
+}
+
+#[test]
+fn what_retention_leaves_can_be_compacted() {
+    let home = Home::new();
+    let config = Config {
+        compaction: Some(journal::Compaction::default()),
+        ..small()
+    };
+    let (mut log, _) = home.open(config);
+    for number in 0..60u8 {
+        let mut builder = kafka::record::BatchBuilder::default();
+        builder.push(kafka::record::NewRecord {
+            timestamp: NOW + i64::from(number) * 10,
+            key: Some(&[number % 3]),
+            value: Some(b"value"),
+            headers: &[],
+        });
+        append(&mut log, &builder.build());
+    }
+    log.flush().expect("flushed");
+    let policy = Retention {
+        age_ms: Some(200),
+        ..Retention::default()
+    };
+    let cleaning = log.cleaning(i64::MAX).expect("compacted");
+    assert!(!log.retain(NOW + 500, &policy).expect("retained").is_empty());
+    let start = log.start_offset();
+    let dirt = cleaning.dirt(NOW).expect("readable");
+    let limits = journal::clean::Limits::default();
+    cleaning
+        .run(&dirt, NOW, &limits, &mut |_| true)
+        .expect_err("it has changed");
+    let cleaning = log.cleaning(i64::MAX).expect("compacted");
+    let dirt = cleaning.dirt(NOW).expect("readable");
+    assert_eq!(dirt.from, start);
+    let done = cleaning.run(&dirt, NOW, &limits, &mut |_| true);
+    assert!(done.expect("compacted").removed > 0);
+    assert_eq!((log.start_offset(), log.end_offset()), (start, 60));
+}
