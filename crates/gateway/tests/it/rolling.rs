@@ -16,6 +16,9 @@ use crate::rig::Rig;
 const SECONDS_VARIABLE: &str = "NUNCIO_ROLLING_SECONDS";
 const SECONDS: u64 = 1;
 const CLIENTS: usize = 4;
+/// Each of the five instances is replaced at least once.
+const ROUNDS_MIN: usize = 5;
+const REQUESTS_MIN: usize = 100;
 
 /// Replaces one of five instances after the other while clients ask, as `replace` does it.
 fn roll(route: &str, requests: &[&str], replace: impl Fn(&Rig, &mut Vec<Echo>, usize, &dyn Fn())) {
@@ -28,7 +31,7 @@ fn roll(route: &str, requests: &[&str], replace: impl Fn(&Rig, &mut Vec<Echo>, u
     tell_all(&rig, &instances);
     let stop = AtomicBool::new(false);
     let done: [AtomicUsize; CLIENTS] = Default::default();
-    let rounds = std::thread::scope(|scope| {
+    std::thread::scope(|scope| {
         for (client, done) in done.iter().enumerate() {
             let (rig, stop) = (&rig, &stop);
             scope.spawn(move || {
@@ -53,17 +56,16 @@ fn roll(route: &str, requests: &[&str], replace: impl Fn(&Rig, &mut Vec<Echo>, u
         };
         let stopping = Stop(&stop);
         let end = Instant::now() + Duration::from_secs(seconds);
-        let mut rounds = 0;
-        while Instant::now() < end {
-            replace(&rig, &mut instances, rounds, &settled);
-            rounds += 1;
+        let total = || done.iter().map(|done| done.load(Relaxed)).sum::<usize>();
+        // On a busy machine it takes longer until every instance was replaced, and under load.
+        for round in 0.. {
+            if Instant::now() >= end && round >= ROUNDS_MIN && total() >= REQUESTS_MIN {
+                break;
+            }
+            replace(&rig, &mut instances, round, &settled);
         }
         drop(stopping);
-        rounds
     });
-    let total: usize = done.iter().map(|done| done.load(Relaxed)).sum();
-    assert!(rounds >= 5, "every instance was replaced: {rounds}");
-    assert!(total >= 100, "there was load: {total}");
 }
 
 /// Ends the clients whatever happens, so that a failure is told and not waited for.
