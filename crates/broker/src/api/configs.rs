@@ -1,6 +1,6 @@
 //! DescribeConfigs, AlterConfigs and IncrementalAlterConfigs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use kafka::error::ErrorCode;
 use kafka::messages::alter_configs as replace;
@@ -19,6 +19,7 @@ use crate::topic::registry::Error;
 
 const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
+const LOGGER: i8 = 8;
 
 /// Where a value comes from, with Kafka's numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +70,8 @@ pub(crate) async fn describe(
             TOPIC => topic_configs(call.core(), &resource.resource_name, wanted),
             BROKER => broker_configs(&call, &resource.resource_name, wanted),
             // Nothing can be set for groups, clients and loggers, so there is nothing to show.
-            8 | 16 | 32 => Ok(Vec::new()),
+            LOGGER => this_node(&resource.resource_name).map(|()| Vec::new()),
+            16 | 32 => Ok(Vec::new()),
             other => Err((
                 ErrorCode::InvalidRequest,
                 format!("unknown resource type {other}"),
@@ -106,10 +108,7 @@ fn topic_configs(
     name: &str,
     wanted: impl Fn(&str) -> bool,
 ) -> Result<Vec<DescribeConfigsResourceResult>, Refused> {
-    let topic = core
-        .topics
-        .get(name)
-        .ok_or_else(|| refused(Error::Unknown))?;
+    let topic = core.topics.named(name).map_err(refused)?;
     let own = topic.overrides();
     let base = core.topics.base();
     let configs = described(base, &own).filter(|config| wanted(config.setting.name));
@@ -149,17 +148,22 @@ fn topic_config(base: &Base, config: &Described<'_>) -> DescribeConfigsResourceR
     }
 }
 
+fn this_node(name: &str) -> Result<(), Refused> {
+    if name.parse() == Ok(NODE_ID) {
+        return Ok(());
+    }
+    let why = format!("Unexpected broker id, expected {NODE_ID}, but received `{name}`");
+    Err((ErrorCode::InvalidRequest, why))
+}
+
 /// The broker's settings, which are those of its topics' defaults and a few of its own.
 fn broker_configs(
     call: &Call,
     name: &str,
     wanted: impl Fn(&str) -> bool,
 ) -> Result<Vec<DescribeConfigsResourceResult>, Refused> {
-    if !name.is_empty() && name.parse() != Ok(NODE_ID) {
-        let why = format!(
-            "Unexpected broker id, expected {NODE_ID} or empty string, but received {name}"
-        );
-        return Err((ErrorCode::InvalidRequest, why));
+    if !name.is_empty() {
+        this_node(name)?;
     }
     let core = call.core();
     let base = core.topics.base();
@@ -241,6 +245,12 @@ pub(crate) async fn alter(
     request: replace::AlterConfigsRequest,
 ) -> replace::AlterConfigsResponse {
     let mut responses = Vec::with_capacity(request.resources.len());
+    let twice = twice(
+        request
+            .resources
+            .iter()
+            .map(|one| (one.resource_type, &one.resource_name)),
+    );
     for resource in request.resources {
         let configs = resource
             .configs
@@ -248,8 +258,11 @@ pub(crate) async fn alter(
             .map(|config| (config.name, config.value));
         let change = Change::Replace(configs.collect());
         let (kind, name) = (resource.resource_type, resource.resource_name);
-        let (code, error_message) =
-            told(change_one(&call, kind, &name, change, request.validate_only).await);
+        let changed = match twice.contains(&(kind, name.clone())) {
+            true => Err(named_twice()),
+            false => change_one(&call, kind, &name, change, request.validate_only).await,
+        };
+        let (code, error_message) = told(changed);
         responses.push(replace::AlterConfigsResourceResponse {
             error_code: code.code(),
             error_message,
@@ -268,6 +281,12 @@ pub(crate) async fn increment(
     request: increment::IncrementalAlterConfigsRequest,
 ) -> increment::IncrementalAlterConfigsResponse {
     let mut responses = Vec::with_capacity(request.resources.len());
+    let twice = twice(
+        request
+            .resources
+            .iter()
+            .map(|one| (one.resource_type, &one.resource_name)),
+    );
     for resource in request.resources {
         let configs = resource.configs.into_iter();
         let change = Change::Increment(
@@ -276,8 +295,11 @@ pub(crate) async fn increment(
                 .collect(),
         );
         let (kind, name) = (resource.resource_type, resource.resource_name);
-        let (code, error_message) =
-            told(change_one(&call, kind, &name, change, request.validate_only).await);
+        let changed = match twice.contains(&(kind, name.clone())) {
+            true => Err(named_twice()),
+            false => change_one(&call, kind, &name, change, request.validate_only).await,
+        };
+        let (code, error_message) = told(changed);
         responses.push(increment::AlterConfigsResourceResponse {
             error_code: code.code(),
             error_message,
@@ -289,6 +311,18 @@ pub(crate) async fn increment(
         responses,
         ..increment::IncrementalAlterConfigsResponse::default()
     }
+}
+
+/// Returns the resources that a request names more than once.
+fn twice<'a>(named: impl Iterator<Item = (i8, &'a String)>) -> HashSet<(i8, String)> {
+    let mut seen = HashSet::new();
+    let again = named.filter(|one| !seen.insert(*one));
+    again.map(|(kind, name)| (kind, name.clone())).collect()
+}
+
+fn named_twice() -> Refused {
+    let why = "Each resource must appear at most once.";
+    (ErrorCode::InvalidRequest, why.to_owned())
 }
 
 fn told(result: Result<(), Refused>) -> (ErrorCode, Option<String>) {
@@ -307,6 +341,10 @@ async fn change_one(
 ) -> Result<(), Refused> {
     let core = call.core();
     match kind {
+        TOPIC if name.is_empty() => {
+            let why = "Default topic resources are not allowed.";
+            return Err((ErrorCode::InvalidRequest, why.into()));
+        }
         TOPIC => (),
         BROKER => {
             let why = "the broker's own settings stand in its configuration file";
@@ -347,7 +385,7 @@ fn replaced(configs: Vec<(String, Option<String>)>) -> Result<Overrides, Refused
     for (name, value) in configs {
         let Some(value) = value else {
             return Err((
-                ErrorCode::InvalidConfig,
+                ErrorCode::InvalidRequest,
                 format!("Null value not supported for : {name}"),
             ));
         };

@@ -237,6 +237,10 @@ async fn delete_before(
     if found.is_internal() {
         return Err(ErrorCode::InvalidTopicException);
     }
+    let settings = found.settings();
+    if settings.compact && !settings.delete {
+        return Err(ErrorCode::PolicyViolation);
+    }
     let partition = found
         .partition(index)
         .ok_or(ErrorCode::UnknownTopicOrPartition)?;

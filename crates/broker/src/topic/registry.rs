@@ -205,6 +205,12 @@ impl Topics {
         Ok(())
     }
 
+    /// Returns a topic by its name, or says why there cannot be one, or that there is none.
+    pub(crate) fn named(&self, name: &str) -> Result<Arc<Topic>, Error> {
+        self.get(name)
+            .ok_or_else(|| check_name(name).err().unwrap_or(Error::Unknown))
+    }
+
     /// Returns a topic whose name differs in nothing but `.` and `_`, as Kafka wants it.
     fn alike(&self, name: &str) -> Option<Arc<str>> {
         let merged = name.replace('.', "_");
