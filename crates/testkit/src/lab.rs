@@ -29,6 +29,8 @@ const PYTHON: &[&str] = &[
     "python-snappy==0.7.3",
     "zstandard==0.25.0",
 ];
+/// An old librdkafka, as Debian 12 has it.
+const OLD_CONFLUENT: &[&str] = &["confluent-kafka==2.0.2"];
 /// What Prometheus' own parsers are installed from.
 const SCRAPER: &[&str] = &["prometheus-client==0.26.0"];
 /// What the Go clients are installed from, each with the file of its script.
@@ -36,6 +38,8 @@ const FRANZ_GO: &[&str] = &[
     "github.com/twmb/franz-go@v1.22.2",
     "github.com/twmb/franz-go/pkg/kadm@v1.19.0",
 ];
+const SARAMA: &[&str] = &["github.com/IBM/sarama@v1.61.1"];
+const KAFKA_GO: &[&str] = &["github.com/segmentio/kafka-go@v0.4.51"];
 /// What the Node.js client is installed from.
 const NODE: &[&str] = &["kafkajs@2.2.4"];
 /// What the Java client is installed from. Jackson is there for the test's own script.
@@ -43,6 +47,11 @@ const JAVA: &[&str] = &[
     "org.apache.kafka:kafka-clients:4.3.1",
     "com.fasterxml.jackson.core:jackson-databind:2.21.2",
     "org.slf4j:slf4j-nop:1.7.36",
+];
+/// What Kafka Streams is installed from; RocksDB and Jackson come with it.
+const STREAMS: &[&str] = &[
+    "org.apache.kafka:kafka-streams:4.3.1",
+    "org.slf4j:slf4j-simple:1.7.36",
 ];
 /// What a broker is installed from: Apache Kafka publishes no archive to Maven, but all its parts.
 const APACHE: &[&str] = &[
@@ -91,24 +100,26 @@ pub fn say(line: &str) {
 
 /// Returns a Python interpreter that has `confluent_kafka`, `kafka` (kafka-python) and `aiokafka`.
 pub fn python() -> Result<PathBuf, Missing> {
-    let folder = install("python", &PYTHON.join(" "), |folder| {
-        run(Command::new("python3").args(["-m", "venv"]).arg(folder))?;
-        let pip = folder.join("bin/pip");
-        run(Command::new(pip)
-            .args(["install", "--only-binary", ":all:"])
-            .args(PYTHON))
-    })?;
-    Ok(folder.join("bin/python"))
+    pip("python", PYTHON)
+}
+
+/// Returns a Python interpreter that has an old `confluent_kafka`.
+pub fn old_confluent() -> Result<PathBuf, Missing> {
+    pip("old-confluent", OLD_CONFLUENT)
 }
 
 /// Returns a Python interpreter that has `prometheus_client`.
 pub fn scraper() -> Result<PathBuf, Missing> {
-    let folder = install("scraper", &SCRAPER.join(" "), |folder| {
+    pip("scraper", SCRAPER)
+}
+
+fn pip(name: &str, packages: &[&str]) -> Result<PathBuf, Missing> {
+    let folder = install(name, &packages.join(" "), |folder| {
         run(Command::new("python3").args(["-m", "venv"]).arg(folder))?;
         let pip = folder.join("bin/pip");
         run(Command::new(pip)
             .args(["install", "--only-binary", ":all:"])
-            .args(SCRAPER))
+            .args(packages))
     })?;
     Ok(folder.join("bin/python"))
 }
@@ -129,6 +140,16 @@ pub fn node() -> Result<PathBuf, Missing> {
 /// Returns `franz-go` under a test's own script, compiled.
 pub fn franz_go(sources: &[&Path]) -> Result<PathBuf, Missing> {
     go("franz-go", sources, FRANZ_GO)
+}
+
+/// Returns `sarama` under a test's own script, compiled.
+pub fn sarama(sources: &[&Path]) -> Result<PathBuf, Missing> {
+    go("sarama", sources, SARAMA)
+}
+
+/// Returns `kafka-go` under a test's own script, compiled.
+pub fn kafka_go(sources: &[&Path]) -> Result<PathBuf, Missing> {
+    go("kafka-go", sources, KAFKA_GO)
 }
 
 /// Compiles Go files with the modules that they need.
@@ -160,6 +181,11 @@ fn go(name: &str, sources: &[&Path], modules: &[&str]) -> Result<PathBuf, Missin
 /// Returns the class path of the Java client.
 pub fn java() -> Result<String, Missing> {
     maven("java", JAVA)
+}
+
+/// Returns the class path of Kafka Streams.
+pub fn streams() -> Result<String, Missing> {
+    maven("streams", STREAMS)
 }
 
 /// Returns the class path of a whole Apache Kafka with its tools.

@@ -9,8 +9,10 @@ mod cross;
 mod data;
 mod groups;
 mod kcat;
+mod streams;
 mod subject;
 mod topics;
+mod transactions;
 
 use self::contract::{Client, Kind};
 use self::subject::Subject;
@@ -23,10 +25,11 @@ fn check(kind: Kind) {
     };
     let codecs = data::round_trips(&mut client);
     let idempotence = data::idempotent_producer_keeps_order(&mut client);
+    let transactions = transactions::commit_abort_and_fence(&mut client);
     let topics = topics::come_and_go(&mut client);
     let groups = groups::share_and_resume(&mut client);
     testkit::lab::say(&format!(
-        "client {} at {}: {codecs}; {idempotence}; {topics}; {groups}",
+        "client {} at {}: {codecs}; {idempotence}; {transactions}; {topics}; {groups}",
         client.kind(),
         subject.name()
     ));
@@ -35,6 +38,11 @@ fn check(kind: Kind) {
 #[test]
 fn confluent_kafka() {
     check(Kind::Confluent);
+}
+
+#[test]
+fn old_confluent_kafka() {
+    check(Kind::OldConfluent);
 }
 
 #[test]
@@ -50,6 +58,16 @@ fn aiokafka() {
 #[test]
 fn franz_go() {
     check(Kind::FranzGo);
+}
+
+#[test]
+fn sarama() {
+    check(Kind::Sarama);
+}
+
+#[test]
+fn kafka_go() {
+    check(Kind::KafkaGo);
 }
 
 #[test]

@@ -33,19 +33,25 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Kind {
     Confluent,
+    OldConfluent,
     KafkaPython,
     AioKafka,
     FranzGo,
+    Sarama,
+    KafkaGo,
     KafkaJs,
     Java,
     Kcat,
 }
 
-pub(super) const ALL: [Kind; 7] = [
+pub(super) const ALL: [Kind; 10] = [
     Kind::Confluent,
+    Kind::OldConfluent,
     Kind::KafkaPython,
     Kind::AioKafka,
     Kind::FranzGo,
+    Kind::Sarama,
+    Kind::KafkaGo,
     Kind::KafkaJs,
     Kind::Java,
     Kind::Kcat,
@@ -61,16 +67,55 @@ impl Kind {
         }
     }
 
+    /// Tells whether it reads what another client wrote with a codec.
+    pub(super) fn reads(self, codec: &str, wrote: Kind) -> bool {
+        // aiokafka adds a checksum to each LZ4 block, which the LZ4 that comes with kafka-go gets wrong.
+        let checksums = (self, wrote, codec) == (Kind::KafkaGo, Kind::AioKafka, "lz4");
+        self.codecs().contains(&codec) && !checksums
+    }
+
+    /// Returns records as its consumer gives them, whoever wrote them.
+    pub(super) fn as_read(self, records: &[Record]) -> Vec<Record> {
+        let mut records = records.to_vec();
+        if self == Kind::KafkaGo {
+            // Its reader does not tell empty from absent.
+            for record in &mut records {
+                record.key = record.key.take().filter(|key| !key.is_empty());
+                record.value = record.value.take().filter(|value| !value.is_empty());
+            }
+        }
+        records
+    }
+
+    /// Tells whether its producer can be idempotent.
+    pub(super) fn idempotent(self) -> bool {
+        // kafka-go's writer sends no producer id.
+        self != Kind::KafkaGo
+    }
+
+    /// Tells whether it takes part in transactions, and whether its script does.
+    pub(super) fn transactional(self) -> bool {
+        match self {
+            Kind::Confluent | Kind::OldConfluent | Kind::FranzGo | Kind::Sarama | Kind::Java => {
+                true
+            }
+            // They have transactions; the contract does not reach them yet.
+            Kind::KafkaPython | Kind::AioKafka | Kind::KafkaJs => false,
+            // kafka-go has requests for them, but no producer; kcat only reads what is committed.
+            Kind::KafkaGo | Kind::Kcat => false,
+        }
+    }
+
     /// Returns what starts it, without arguments.
     pub(super) fn command(self) -> Result<Command, Missing> {
         Ok(match self {
-            Kind::Confluent => python("confluent.py")?,
-            Kind::KafkaPython => python("kafka_python.py")?,
-            Kind::AioKafka => python("aiokafka_client.py")?,
-            Kind::FranzGo => {
-                let sources = [script("go/contract.go"), script("go/franz.go")];
-                Command::new(lab::franz_go(&[&sources[0], &sources[1]])?)
-            }
+            Kind::Confluent => python(lab::python()?, "confluent.py"),
+            Kind::OldConfluent => python(lab::old_confluent()?, "confluent.py"),
+            Kind::KafkaPython => python(lab::python()?, "kafka_python.py"),
+            Kind::AioKafka => python(lab::python()?, "aiokafka_client.py"),
+            Kind::FranzGo => go("franz.go", lab::franz_go)?,
+            Kind::Sarama => go("sarama.go", lab::sarama)?,
+            Kind::KafkaGo => go("kafka_go.go", lab::kafka_go)?,
             Kind::KafkaJs => {
                 let modules = lab::node()?;
                 let mut command = Command::new("node");
@@ -94,9 +139,12 @@ impl fmt::Display for Kind {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
             Kind::Confluent => "confluent-kafka",
+            Kind::OldConfluent => "confluent-kafka 2.0.2",
             Kind::KafkaPython => "kafka-python",
             Kind::AioKafka => "aiokafka",
             Kind::FranzGo => "franz-go",
+            Kind::Sarama => "sarama",
+            Kind::KafkaGo => "kafka-go",
             Kind::KafkaJs => "kafkajs",
             Kind::Java => "kafka-clients (Java)",
             Kind::Kcat => "kcat",
@@ -104,12 +152,21 @@ impl fmt::Display for Kind {
     }
 }
 
-fn python(name: &str) -> Result<Command, Missing> {
-    let mut command = Command::new(lab::python()?);
+fn python(interpreter: PathBuf, name: &str) -> Command {
+    let mut command = Command::new(interpreter);
     command
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .arg(script(name));
-    Ok(command)
+    command
+}
+
+/// Compiles a Go script with what the Go clients share.
+fn go(
+    name: &str,
+    build: impl Fn(&[&Path]) -> Result<PathBuf, Missing>,
+) -> Result<Command, Missing> {
+    let sources = [script("go/contract.go"), script(&format!("go/{name}"))];
+    Ok(Command::new(build(&[&sources[0], &sources[1]])?))
 }
 
 /// Returns where a script of this folder is.

@@ -95,7 +95,9 @@ public final class JavaClient {
                 }
             }
             case "produce" -> produce(topic, command, answer);
-            case "consume" -> consume(topic, command.get("count").asInt(), answer);
+            case "consume" -> consume(topic, command, answer);
+            case "transact" -> transact(topic, command);
+            case "finish" -> open.commitTransaction();
             default -> throw new IllegalArgumentException("unknown command");
         }
     }
@@ -132,8 +134,40 @@ public final class JavaClient {
         }
     }
 
-    private static void consume(String topic, int count, ObjectNode answer) {
+    /** The producer whose transaction was left open. */
+    private static KafkaProducer<byte[], byte[]> open;
+
+    private static void transact(String topic, JsonNode command) throws Exception {
         Properties options = new Properties();
+        options.put("bootstrap.servers", bootstrap);
+        options.put("transactional.id", command.get("id").asText());
+        var bytes = new ByteArraySerializer();
+        var producer = new KafkaProducer<byte[], byte[]>(options, bytes, bytes);
+        producer.initTransactions();
+        producer.beginTransaction();
+        List<Future<RecordMetadata>> sent = new ArrayList<>();
+        for (JsonNode record : command.get("records")) {
+            int partition = record.get("partition").asInt();
+            sent.add(producer.send(new ProducerRecord<>(topic, partition, null, fromHex(record.get("value")))));
+        }
+        for (Future<RecordMetadata> one : sent) {
+            one.get(LIMIT_SECONDS, TimeUnit.SECONDS);
+        }
+        switch (command.get("end").asText()) {
+            case "commit" -> producer.commitTransaction();
+            case "abort" -> producer.abortTransaction();
+            default -> {
+                open = producer;
+                return;
+            }
+        }
+        producer.close();
+    }
+
+    private static void consume(String topic, JsonNode command, ObjectNode answer) {
+        int count = command.get("count").asInt();
+        Properties options = new Properties();
+        options.put("isolation.level", command.path("isolation").asText("read_uncommitted"));
         options.put("bootstrap.servers", bootstrap);
         options.put("enable.auto.commit", "false");
         var bytes = new ByteArrayDeserializer();

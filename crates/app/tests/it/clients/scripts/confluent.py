@@ -2,7 +2,7 @@
 import sys
 import time
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from contract import from_hex, serve, tell, told, until_stdin_ends
@@ -68,6 +68,26 @@ def agent():
             raise RuntimeError(f"{left} not delivered, {failed[:3]}")
         return {"placed": placed}
 
+    open_producers = []
+
+    def transact(topic, id, end, records):
+        producer = Producer({"bootstrap.servers": bootstrap, "transactional.id": id})
+        producer.init_transactions(LIMIT)
+        producer.begin_transaction()
+        for record in records:
+            producer.produce(topic, from_hex(record["value"]), partition=record["partition"])
+        if producer.flush(LIMIT):
+            raise RuntimeError("not all delivered")
+        if end == "commit":
+            producer.commit_transaction(LIMIT)
+        elif end == "abort":
+            producer.abort_transaction(LIMIT)
+        else:
+            open_producers.append(producer)
+
+    def finish():
+        open_producers.pop().commit_transaction(LIMIT)
+
     def ends(topic, partitions):
         consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "none"})
         asked = [TopicPartition(topic, partition) for partition in partitions]
@@ -75,8 +95,9 @@ def agent():
         consumer.close()
         return {"offsets": found}
 
-    def consume(topic, count, value_bytes_max=None):
-        consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "none", "enable.auto.commit": False})
+    def consume(topic, count, value_bytes_max=None, isolation="read_committed"):
+        consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "none", "enable.auto.commit": False,
+                             "isolation.level": isolation})
         partitions = consumer.list_topics(topic, timeout=LIMIT).topics[topic].partitions
         consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in partitions])
         records, end = [], time.monotonic() + LIMIT
@@ -88,8 +109,29 @@ def agent():
         consumer.close()
         return {"records": records}
 
+    def read(topic, isolation):
+        """Reads everything that is there now and may be seen."""
+        consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "none", "enable.auto.commit": False,
+                             "enable.partition.eof": True, "isolation.level": isolation})
+        partitions = consumer.list_topics(topic, timeout=LIMIT).topics[topic].partitions
+        consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in partitions])
+        records, left, end = [], set(partitions), time.monotonic() + LIMIT
+        while left:
+            if time.monotonic() > end:
+                raise RuntimeError(f"partitions {left} do not end")
+            for message in consumer.consume(500, 0.2):
+                if not message.error():
+                    records.append(told(*of(message)))
+                elif message.error().code() == KafkaError._PARTITION_EOF:
+                    left.discard(message.partition())
+                else:
+                    raise KafkaException(message.error())
+        consumer.close()
+        return {"records": records}
+
     serve({"create": create, "delete": delete, "topics": topics, "describe": describe, "groups": groups,
-           "group": group, "committed": committed, "ends": ends, "produce": produce, "consume": consume})
+           "group": group, "committed": committed, "ends": ends, "produce": produce, "consume": consume, "read": read,
+           "transact": transact, "finish": finish})
 
 
 def of(message, value_bytes_max=None):

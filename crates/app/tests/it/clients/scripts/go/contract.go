@@ -32,7 +32,10 @@ type command struct {
 	Compression string          `json:"compression"`
 	Acks        string          `json:"acks"`
 	Idempotent  bool            `json:"idempotent"`
+	Isolation   string          `json:"isolation"`
 	Count       int             `json:"count"`
+	Id          string          `json:"id"`
+	End         string          `json:"end"`
 	Records     []record        `json:"records"`
 }
 

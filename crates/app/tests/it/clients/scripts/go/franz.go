@@ -70,8 +70,10 @@ func agent() {
 			}
 			return answer{"offsets": offsets}, err
 		},
-		"produce": produce,
-		"consume": consume,
+		"produce":  produce,
+		"consume":  consume,
+		"transact": transact,
+		"finish":   finish,
 	})
 }
 
@@ -99,6 +101,22 @@ func produce(c command) (answer, error) {
 		return nil, err
 	}
 	defer producer.Close()
+	records := toSend(c)
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	if err := producer.ProduceSync(ctx, records...).FirstErr(); err != nil {
+		return nil, err
+	}
+	// Results come as they are acknowledged; the records themselves stay in order.
+	placed := [][2]int64{}
+	for _, produced := range records {
+		placed = append(placed, [2]int64{int64(produced.Partition), produced.Offset})
+	}
+	return answer{"placed": placed}, nil
+}
+
+// toSend returns records as franz-go takes them.
+func toSend(c command) []*kgo.Record {
 	records := make([]*kgo.Record, len(c.Records))
 	for i, given := range c.Records {
 		records[i] = &kgo.Record{
@@ -112,17 +130,41 @@ func produce(c command) (answer, error) {
 			records[i].Headers = append(records[i].Headers, kgo.RecordHeader{Key: *header[0], Value: fromHex(header[1])})
 		}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
-	defer cancel()
-	if err := producer.ProduceSync(ctx, records...).FirstErr(); err != nil {
+	return records
+}
+
+// open is the producer whose transaction was left open.
+var open *kgo.Client
+
+func transact(c command) (answer, error) {
+	producer, err := kgo.NewClient(
+		kgo.SeedBrokers(bootstrap),
+		kgo.TransactionalID(c.Id),
+		kgo.RecordPartitioner(kgo.ManualPartitioner()),
+	)
+	if err != nil {
 		return nil, err
 	}
-	// Results come as they are acknowledged; the records themselves stay in order.
-	placed := [][2]int64{}
-	for _, produced := range records {
-		placed = append(placed, [2]int64{int64(produced.Partition), produced.Offset})
+	if err := producer.BeginTransaction(); err != nil {
+		return nil, err
 	}
-	return answer{"placed": placed}, nil
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	if err := producer.ProduceSync(ctx, toSend(c)...).FirstErr(); err != nil {
+		return nil, err
+	}
+	if c.End == "open" {
+		open = producer
+		return nil, nil
+	}
+	defer producer.Close()
+	return nil, producer.EndTransaction(ctx, kgo.TransactionEndTry(c.End == "commit"))
+}
+
+func finish(command) (answer, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	return nil, open.EndTransaction(ctx, kgo.TryCommit)
 }
 
 func told(found *kgo.Record) record {
@@ -141,8 +183,13 @@ func told(found *kgo.Record) record {
 }
 
 func consume(c command) (answer, error) {
+	isolation := kgo.ReadUncommitted()
+	if c.Isolation == "read_committed" {
+		isolation = kgo.ReadCommitted()
+	}
 	consumer, err := kgo.NewClient(
 		kgo.SeedBrokers(bootstrap),
+		kgo.FetchIsolationLevel(isolation),
 		kgo.ConsumeTopics(c.Topic),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 		kgo.FetchMaxWait(200*time.Millisecond),
