@@ -1,9 +1,19 @@
-//! What the commands that speak to a broker share: its address, a connection, tables.
+//! What the commands that speak to a broker share: its address, a connection, its answers in words.
 
-use std::fmt::Write as _;
+mod partitions;
+mod table;
+mod told;
+
+use std::time::Duration;
 
 use anyhow::Context;
+use jiff::Timestamp;
 use krafka::Kafka;
+use krafka::admin::{AdminClient, ListTopicsOptions, TopicDescription};
+
+pub(crate) use partitions::{Partition, Partitions};
+pub(crate) use table::{row, table};
+pub(crate) use told::{Told, each, is_unknown_topic};
 
 /// Which broker a command speaks to.
 #[derive(clap::Args)]
@@ -17,6 +27,9 @@ pub(crate) struct Bootstrap {
         global = true
     )]
     bootstrap: String,
+    /// How long one question to the broker may take.
+    #[arg(long, default_value = "30s", value_parser = kit::human::duration, global = true)]
+    timeout: Duration,
 }
 
 impl Bootstrap {
@@ -24,38 +37,94 @@ impl Bootstrap {
     pub(crate) async fn connect(&self) -> anyhow::Result<Kafka> {
         let connecting = Kafka::builder(&self.bootstrap)
             .client_id("nuncio-cli")
+            .request_timeout(self.timeout)
+            .connect_timeout(self.timeout)
             .allow_auto_create_topics(false);
-        connecting.connect().await.with_context(|| {
-            format!(
-                "no broker answers at {}; is `nuncio serve` running? (--bootstrap names another)",
-                self.bootstrap
-            )
-        })
+        let why = match tokio::time::timeout(self.timeout, connecting.connect()).await {
+            Ok(Ok(kafka)) => return Ok(kafka),
+            // The client library says the same at each level; the last one says what happened.
+            Ok(Err(error)) => anyhow::Error::from(error).root_cause().to_string(),
+            Err(_) => format!("nothing within {}", kit::human::duration_text(self.timeout)),
+        };
+        anyhow::bail!(
+            "no broker answers at {}: {why}; is `nuncio serve` running? (--bootstrap names another)",
+            self.bootstrap
+        )
+    }
+
+    /// Connects as an administrator, each of whose questions ends in time.
+    pub(crate) async fn admin(&self) -> anyhow::Result<(Kafka, AdminClient)> {
+        let kafka = self.connect().await?;
+        let admin = self.admin_of(&kafka);
+        Ok((kafka, admin))
+    }
+
+    /// Returns the administrator's side of a connection.
+    pub(crate) fn admin_of(&self, kafka: &Kafka) -> AdminClient {
+        kafka.admin().default_api_timeout(self.timeout)
     }
 }
 
-/// Returns rows in columns as wide as they need to be, the first row as their head.
-pub(crate) fn table(rows: &[Vec<String>]) -> String {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| {
-        rows.iter()
-            .filter_map(move |row| row.get(column))
-            .map(|cell| cell.chars().count())
-            .max()
-    };
-    let widths: Vec<usize> = (0..columns)
-        .map(|column| width(column).unwrap_or(0))
-        .collect();
-    let mut out = String::new();
-    for row in rows {
-        let mut line = String::new();
-        for (cell, width) in row.iter().zip(&widths) {
-            write!(line, "{cell:width$}  ").expect("writing to a String cannot fail");
+/// Describes one topic; a name that does not exist is told with the names that are like it.
+pub(crate) async fn topic(admin: &AdminClient, name: &str) -> anyhow::Result<TopicDescription> {
+    let mut described = admin
+        .describe_topics([name], Default::default())
+        .await
+        .told()?;
+    let topic = described
+        .remove(name)
+        .context("the broker did not answer for the topic")?;
+    match topic {
+        Ok(topic) => Ok(topic),
+        Err(error) if told::is_unknown_topic(&error) => {
+            let names = admin
+                .list_topics(ListTopicsOptions::default().include_internal(true))
+                .await
+                .told()?;
+            anyhow::bail!("there is no topic `{name}`{}", hint(name, &names))
         }
-        out.push_str(line.trim_end());
-        out.push('\n');
+        Err(error) => Err(told::words(error)).with_context(|| format!("topic `{name}`")),
     }
-    out
+}
+
+/// Returns what was probably meant, as the rest of a sentence.
+pub(crate) fn hint(name: &str, known: &[String]) -> String {
+    match nearest(name, known) {
+        Some(near) => format!("; did you mean `{near}`?"),
+        None => String::new(),
+    }
+}
+
+fn nearest<'a>(name: &str, known: &'a [String]) -> Option<&'a str> {
+    let plain = name.to_lowercase();
+    let alike = known.iter().map(|word| {
+        let distance = strsim::damerau_levenshtein(&plain, &word.to_lowercase());
+        (distance, word.as_str())
+    });
+    alike
+        .filter(|(distance, word)| {
+            *distance <= 1.max(word.len() / 3) && *distance < name.len().min(word.len())
+        })
+        .min()
+        .map(|(_, word)| word)
+}
+
+/// Returns the time in milliseconds since 1970.
+pub(crate) fn now_ms() -> i64 {
+    Timestamp::now().as_millisecond()
+}
+
+/// Writes milliseconds since 1970 as a date and time in UTC, `-` when there are none.
+pub(crate) fn time_text(ms: i64) -> String {
+    match Timestamp::from_millisecond(ms) {
+        Ok(time) if ms >= 0 => format!("{time:.3}"),
+        _ => "-".to_owned(),
+    }
+}
+
+/// Prints one JSON value, indented.
+pub(crate) fn print_json(value: &serde_json::Value) {
+    anstream::println!("{value:#}");
 }
 
 /// Parses `NAME=VALUE`.
@@ -71,9 +140,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_are_as_wide_as_they_need_to_be() {
-        let row = |cells: &[&str]| cells.iter().map(|cell| (*cell).to_owned()).collect();
-        let text = table(&[row(&["TOPIC", "N"]), row(&["orders.placed", "3"])]);
-        assert_eq!(text, "TOPIC          N\norders.placed  3\n");
+    fn only_a_name_that_is_alike_is_proposed() {
+        let known = ["orders.placed", "orders.paid", "x"].map(str::to_owned);
+        assert_eq!(nearest("order.placed", &known), Some("orders.placed"));
+        assert_eq!(nearest("Orders.Paid", &known), Some("orders.paid"));
+        assert_eq!(nearest("shipments", &known), None);
+        assert_eq!(nearest("y", &known), None);
+    }
+
+    #[test]
+    fn times_are_told_in_utc() {
+        assert_eq!(time_text(1_732_355_000_123), "2024-11-23T09:43:20.123Z");
+        assert_eq!(time_text(-1), "-");
     }
 }

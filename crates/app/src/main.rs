@@ -1,13 +1,17 @@
-//! The one binary: `nuncio up`, `serve`, `check`, `explain`, `topics`, `groups`, `produce`, `consume`.
+//! The one binary: `nuncio up`, `serve`, `check`, `explain`, `topics`, `configs`, `groups`, `transactions`,
+//! `produce`, `consume`.
 
 mod check;
 mod client;
+mod configs;
 mod consume;
 mod explain;
 mod groups;
+mod place;
 mod produce;
 mod serve;
 mod topics;
+mod transactions;
 mod up;
 
 use std::process::ExitCode;
@@ -37,8 +41,12 @@ enum Command {
     Explain(explain::Arguments),
     /// List, describe, create, change and delete topics of any Kafka-compatible broker.
     Topics(topics::Arguments),
+    /// Show, set, unset and extend the settings of topics, brokers and groups of any Kafka-compatible broker.
+    Configs(configs::Arguments),
     /// List, describe, reset and delete consumer groups of any Kafka-compatible broker.
     Groups(groups::Arguments),
+    /// List, describe and abort transactions, and find those that hang.
+    Transactions(transactions::Arguments),
     /// Send records to a topic of any Kafka-compatible broker.
     Produce(produce::Arguments),
     /// Print records of a topic of any Kafka-compatible broker.
@@ -66,6 +74,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Check(arguments) => return check::run(arguments),
         Command::Explain(arguments) => return runtime.block_on(explain::run(arguments)),
         Command::Topics(arguments) => runtime.block_on(topics::run(arguments))?,
+        Command::Configs(arguments) => runtime.block_on(configs::run(arguments))?,
+        Command::Transactions(arguments) => runtime.block_on(transactions::run(arguments))?,
         Command::Groups(arguments) => runtime.block_on(groups::run(arguments))?,
         Command::Produce(arguments) => runtime.block_on(produce::run(arguments))?,
         Command::Consume(arguments) => runtime.block_on(consume::run(arguments))?,

@@ -1,12 +1,14 @@
 //! `nuncio produce`: sends records to a topic of any Kafka-compatible broker.
 
+pub(crate) mod json;
+
 use std::io::{BufRead as _, IsTerminal as _};
 
 use anyhow::{Context, bail};
 use krafka::producer::{Acks, DeliveryHandle, Producer};
 use krafka::{Compression, Record};
 
-use crate::client::{Bootstrap, pair};
+use crate::client::{Bootstrap, Told, pair, topic};
 
 /// Records sent and not yet acknowledged.
 const IN_FLIGHT_MAX: usize = 10_000;
@@ -31,9 +33,31 @@ pub(crate) struct Arguments {
     /// The partition; the key decides when nothing is said.
     #[arg(long, short = 'p')]
     partition: Option<i32>,
+    /// Milliseconds since 1970 as every record's timestamp; now when nothing is said.
+    #[arg(long)]
+    timestamp: Option<u64>,
+    /// A value that is exactly this is none at all: a tombstone in compacted topics.
+    #[arg(long)]
+    null: Option<String>,
+    /// Each line or value is a record as `nuncio consume --json` prints it; what it does not say, the flags do.
+    #[arg(long, conflicts_with = "key_separator")]
+    json: bool,
+    /// With --json: into the partition that each record names.
+    #[arg(long, requires = "json", conflicts_with = "partition")]
+    keep_partition: bool,
+    /// When a record counts as stored: `all` waits for the disk, `leader` for the broker's memory, `none` for nothing.
+    #[arg(long, value_enum, default_value_t = Wait::All)]
+    acks: Wait,
     /// Compression of the batches.
     #[arg(long, short = 'z', value_enum, default_value_t = Codec::None)]
     compression: Codec,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Wait {
+    All,
+    Leader,
+    None,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -52,12 +76,30 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Codec::Snappy => Compression::Snappy,
         Codec::Lz4 => Compression::Lz4,
     };
+    let admin = arguments.bootstrap.admin_of(&kafka);
+    let topic = topic(&admin, &arguments.topic).await?;
+    if let Some(partition) = arguments.partition
+        && !topic.partitions.iter().any(|p| p.partition == partition)
+    {
+        bail!(
+            "topic `{}` has no partition {partition}, it has {}",
+            arguments.topic,
+            topic.partitions.len()
+        );
+    }
+    let (acks, idempotent) = match arguments.acks {
+        Wait::All => (Acks::All, true),
+        Wait::Leader => (Acks::Leader, false),
+        Wait::None => (Acks::None, false),
+    };
     let producer = kafka
         .producer()
-        .acks(Acks::All)
+        .acks(acks)
+        .idempotent(idempotent)
         .compression(compression)
         .build()
-        .await?;
+        .await
+        .told()?;
     let mut sent = Sent::default();
     if arguments.values.is_empty() {
         let input = std::io::stdin();
@@ -79,9 +121,9 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
         }
     }
     sent.settle().await?;
-    producer.close().await?;
+    producer.close().await.told()?;
     match (&sent.last, sent.count) {
-        (Some((partition, offset)), 1) => {
+        (Some((partition, offset)), 1) if *offset >= 0 => {
             anstream::println!(
                 "stored in {} partition {partition} at offset {offset}",
                 arguments.topic
@@ -98,32 +140,60 @@ async fn send(
     text: &str,
     sent: &mut Sent,
 ) -> anyhow::Result<()> {
-    let (key, value) = match &arguments.key_separator {
-        None => (arguments.key.as_deref(), text),
-        Some(separator) => match text.split_once(separator.as_str()) {
-            Some((key, value)) => (Some(key), value),
-            None => bail!("no `{separator}` between key and value in `{text}`"),
-        },
-    };
-    let mut record = Record::new(&arguments.topic, value.to_owned());
-    if let Some(key) = key {
-        record = record.key(key.to_owned());
-    }
-    if let Some(partition) = arguments.partition {
-        record = record.partition(partition);
-    }
-    for (name, value) in &arguments.header {
-        record = record.header(name, value.clone());
-    }
+    let record = record(arguments, text)?;
     if sent.waiting.len() >= IN_FLIGHT_MAX {
         sent.settle().await?;
     }
     let handle = producer
         .enqueue(record)
         .await
+        .told()
         .with_context(|| format!("could not send to `{}`", arguments.topic))?;
     sent.waiting.push(handle);
     Ok(())
+}
+
+/// Makes the record that a line or a value stands for.
+fn record(arguments: &Arguments, text: &str) -> anyhow::Result<Record> {
+    if arguments.json {
+        let told: json::Told =
+            serde_json::from_str(text).with_context(|| format!("not a record: `{text}`"))?;
+        let mut record = told.record(&arguments.topic)?;
+        record.partition = record.partition.filter(|_| arguments.keep_partition);
+        return Ok(defaults(arguments, record));
+    }
+    let (key, value) = match &arguments.key_separator {
+        None => (None, text),
+        Some(separator) => match text.split_once(separator.as_str()) {
+            Some((key, value)) => (Some(key), value),
+            None => bail!("no `{separator}` between key and value in `{text}`"),
+        },
+    };
+    let mut record = Record::new(&arguments.topic, value.to_owned());
+    if arguments.null.as_deref() == Some(value) {
+        record = record.without_value();
+    }
+    if let Some(key) = key {
+        record = record.key(key.to_owned());
+    }
+    Ok(defaults(arguments, record))
+}
+
+/// Adds what the flags say of every record, where the record itself says nothing.
+fn defaults(arguments: &Arguments, mut record: Record) -> Record {
+    if let (None, Some(key)) = (&record.key, &arguments.key) {
+        record = record.key(key.clone());
+    }
+    if let Some(partition) = arguments.partition {
+        record = record.partition(partition);
+    }
+    if let Some(timestamp) = arguments.timestamp.and_then(|ms| i64::try_from(ms).ok()) {
+        record = record.timestamp(timestamp);
+    }
+    for (name, value) in &arguments.header {
+        record = record.header(name, value.clone());
+    }
+    record
 }
 
 /// What has been sent so far.
@@ -138,7 +208,7 @@ impl Sent {
     /// Waits until everything is acknowledged.
     async fn settle(&mut self) -> anyhow::Result<()> {
         for handle in std::mem::take(&mut self.waiting) {
-            let stored = handle.await.context("a record was not stored")?;
+            let stored = handle.await.told().context("a record was not stored")?;
             self.count += 1;
             self.last = Some((stored.partition, stored.offset));
         }

@@ -1,16 +1,24 @@
 //! `nuncio topics`: list, describe, create, change and delete topics of any Kafka-compatible broker.
 
+pub(crate) mod show;
+
 use std::collections::HashMap;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Subcommand;
+use krafka::KrafkaError;
 use krafka::admin::{
-    AdminClient, ConfigOp, ConfigResource, ListTopicsOptions, NewTopic, OffsetSpec,
-    TopicDescription,
+    AdminClient, ConfigOp, ConfigResource, CreatePartitionsOptions, CreateTopicsOptions,
+    IncrementalAlterConfigsOptions, NewTopic,
 };
-use krafka::consumer::TopicPartition;
+use krafka::error::ErrorCode;
+use serde_json::json;
 
-use crate::client::{Bootstrap, pair, table};
+use crate::client::{
+    Bootstrap, Partitions, Told, each, is_unknown_topic, pair, print_json, row, table,
+};
+use crate::place::{self, Place};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -24,12 +32,17 @@ pub(crate) struct Arguments {
 enum Command {
     /// All topics with their partitions and records.
     List {
-        /// The broker's own topics too.
-        #[arg(long)]
-        internal: bool,
+        #[command(flatten)]
+        listed: show::Listed,
     },
-    /// One topic: partitions with offsets, and its settings.
-    Describe { topic: String },
+    /// Topics: partitions with leaders and offsets, and the settings that differ from the default.
+    Describe {
+        #[arg(required = true)]
+        topics: Vec<String>,
+        /// JSON instead of tables.
+        #[arg(long)]
+        json: bool,
+    },
     /// Make a topic.
     Create {
         topic: String,
@@ -42,6 +55,12 @@ enum Command {
         /// A setting by Kafka's name, such as `retention.ms=60000`.
         #[arg(long, short = 'c', value_parser = pair)]
         config: Vec<(String, String)>,
+        /// A topic that is there already is no error; it stays as it is.
+        #[arg(long)]
+        if_not_exists: bool,
+        /// Ask the broker whether it would, and change nothing.
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Add partitions, or change settings. Partitions are never taken away.
     Alter {
@@ -52,123 +71,90 @@ enum Command {
         /// A setting by Kafka's name; `NAME=` goes back to the default.
         #[arg(long, short = 'c', value_parser = pair)]
         config: Vec<(String, String)>,
+        /// Ask the broker whether it would, and change nothing.
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Delete topics and all their records.
     Delete {
         #[arg(required = true)]
         topics: Vec<String>,
+        /// A topic that is not there is no error.
+        #[arg(long)]
+        if_exists: bool,
+    },
+    /// Delete the records before a place, in all partitions or some.
+    DeleteRecords {
+        /// `TOPIC`, or `TOPIC:0,1` for some partitions.
+        topic: Partitions,
+        /// `end` deletes all; an offset, `-10` (keep ten), a time (`2026-11-23T10:00:00Z`) or an age (`7d`).
+        #[arg(long, allow_hyphen_values = true)]
+        before: Place,
+        /// Do it; without this only what would happen is shown.
+        #[arg(long)]
+        execute: bool,
+        /// JSON instead of a table.
+        #[arg(long)]
+        json: bool,
     },
 }
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let kafka = arguments.bootstrap.connect().await?;
-    let admin = kafka.admin();
+    let (_kafka, admin) = arguments.bootstrap.admin().await?;
     match arguments.command {
-        Command::List { internal } => list(&admin, internal).await,
-        Command::Describe { topic } => describe(&admin, &topic).await,
+        Command::List { listed } => show::list(&admin, &listed).await,
+        Command::Describe { topics, json } => show::describe(&admin, &topics, json).await,
         Command::Create {
             topic,
             partitions,
             replication,
             config,
+            if_not_exists,
+            dry_run,
         } => {
-            let mut new = NewTopic::new(&topic, partitions, replication)?;
+            let mut new = NewTopic::new(&topic, partitions, replication).told()?;
             for (name, value) in config {
                 new = new.with_config(name, value);
             }
-            each(
-                admin.create_topics([new], Default::default()).await?,
-                "created",
-            )
+            let options = CreateTopicsOptions::default().validate_only(dry_run);
+            let mut results = admin.create_topics([new], options).await.told()?;
+            if if_not_exists {
+                results.retain(|name, result| !stays(name, result, ErrorCode::TopicAlreadyExists));
+            }
+            each(results, done("created", dry_run))
         }
         Command::Alter {
             topic,
             partitions,
             config,
-        } => alter(&admin, &topic, partitions, config).await,
-        Command::Delete { topics } => each(
-            admin.delete_topics(&topics, Default::default()).await?,
-            "deleted",
-        ),
+            dry_run,
+        } => alter(&admin, &topic, partitions, config, dry_run).await,
+        Command::Delete { topics, if_exists } => delete(&admin, &topics, if_exists).await,
+        Command::DeleteRecords {
+            topic,
+            before,
+            execute,
+            json,
+        } => delete_records(&admin, &topic, before, execute, json).await,
     }
 }
 
-async fn list(admin: &AdminClient, internal: bool) -> anyhow::Result<()> {
-    let names = admin
-        .list_topics(ListTopicsOptions::default().include_internal(internal))
-        .await?;
-    let mut rows = vec![row(["TOPIC", "PARTITIONS", "RECORDS"])];
-    if !names.is_empty() {
-        let mut described: Vec<_> = admin
-            .describe_topics(&names, Default::default())
-            .await?
-            .into_iter()
-            .collect();
-        described.sort_by(|a, b| a.0.cmp(&b.0));
-        for (name, topic) in described {
-            let topic = topic.with_context(|| format!("topic `{name}`"))?;
-            let records: i64 = offsets(admin, &topic)
-                .await?
-                .values()
-                .map(|(start, end)| end - start)
-                .sum();
-            rows.push(row([
-                &name,
-                &topic.partitions.len().to_string(),
-                &records.to_string(),
-            ]));
-        }
+fn done(done: &'static str, dry_run: bool) -> &'static str {
+    match (done, dry_run) {
+        ("created", true) => "could be created:",
+        ("grown", true) => "could be grown:",
+        ("changed", true) => "could be changed:",
+        _ => done,
     }
-    anstream::print!("{}", table(&rows));
-    Ok(())
 }
 
-async fn describe(admin: &AdminClient, name: &str) -> anyhow::Result<()> {
-    let mut described = admin.describe_topics([name], Default::default()).await?;
-    let topic = described
-        .remove(name)
-        .context("the broker did not answer for the topic")?;
-    let topic = topic.with_context(|| format!("topic `{name}`"))?;
-    let offsets = offsets(admin, &topic).await?;
-    let mut rows = vec![row(["PARTITION", "LEADER", "START", "END", "RECORDS"])];
-    for partition in &topic.partitions {
-        let (start, end) = offsets
-            .get(&partition.partition)
-            .copied()
-            .unwrap_or_default();
-        let leader = partition
-            .leader
-            .map_or_else(|| "none".to_owned(), |leader| leader.to_string());
-        let number = partition.partition.to_string();
-        rows.push(row([
-            &number,
-            &leader,
-            &start.to_string(),
-            &end.to_string(),
-            &(end - start).to_string(),
-        ]));
+/// Returns whether a refusal only says that nothing is to be done, and tells so.
+fn stays(name: &str, result: &krafka::Result<()>, harmless: ErrorCode) -> bool {
+    let stays = matches!(result, Err(KrafkaError::Broker { code, .. }) if *code == harmless);
+    if stays {
+        anstream::println!("nothing to do for {name}");
     }
-    anstream::print!("{}", table(&rows));
-    let settings = admin
-        .describe_configs([ConfigResource::topic(name)], Default::default())
-        .await?;
-    let mut rows = vec![row(["SETTING", "VALUE", ""])];
-    for entry in settings
-        .into_values()
-        .collect::<Result<Vec<_>, _>>()?
-        .into_iter()
-        .flatten()
-    {
-        let origin = if entry.is_default { "default" } else { "" };
-        rows.push(row([
-            &entry.name,
-            entry.value.as_deref().unwrap_or_default(),
-            origin,
-        ]));
-    }
-    rows[1..].sort();
-    anstream::print!("\n{}", table(&rows));
-    Ok(())
+    stays
 }
 
 async fn alter(
@@ -176,17 +162,16 @@ async fn alter(
     topic: &str,
     partitions: Option<i32>,
     config: Vec<(String, String)>,
+    dry_run: bool,
 ) -> anyhow::Result<()> {
     if partitions.is_none() && config.is_empty() {
         bail!("nothing to change: say --partitions or --config");
     }
+    crate::client::topic(admin, topic).await?;
     if let Some(count) = partitions {
-        each(
-            admin
-                .create_partitions([(topic, count)], Default::default())
-                .await?,
-            "grown",
-        )?;
+        let options = CreatePartitionsOptions::default().validate_only(dry_run);
+        let grown = admin.create_partitions([(topic, count)], options).await;
+        each(grown.told()?, done("grown", dry_run))?;
     }
     if !config.is_empty() {
         let changes = config
@@ -196,66 +181,86 @@ async fn alter(
                 false => ConfigOp::set(name, value),
             });
         let changes = [(ConfigResource::topic(topic), changes.collect::<Vec<_>>())];
-        let results = admin
-            .incremental_alter_configs(changes, Default::default())
-            .await?;
-        each(
-            results
-                .into_values()
-                .map(|result| (topic.to_owned(), result))
-                .collect(),
-            "changed",
-        )?;
+        let options = IncrementalAlterConfigsOptions::default().validate_only(dry_run);
+        let results = admin.incremental_alter_configs(changes, options).await;
+        let results = results.told()?.into_values();
+        let named: HashMap<_, _> = results.map(|result| (topic.to_owned(), result)).collect();
+        each(named, done("changed", dry_run))?;
     }
     Ok(())
 }
 
-/// Returns the first and the next offset of each partition.
-pub(crate) async fn offsets(
-    admin: &AdminClient,
-    topic: &TopicDescription,
-) -> anyhow::Result<HashMap<i32, (i64, i64)>> {
-    let ask = |spec: OffsetSpec| {
-        let partitions = topic
-            .partitions
-            .iter()
-            .map(move |p| (TopicPartition::new(&topic.name, p.partition), spec));
-        admin.list_offsets(partitions.collect::<Vec<_>>(), Default::default())
-    };
-    let (starts, ends) = (
-        ask(OffsetSpec::Earliest).await?,
-        ask(OffsetSpec::Latest).await?,
-    );
-    let mut offsets = HashMap::new();
-    for (partition, end) in ends {
-        let start = starts
-            .get(&partition)
-            .cloned()
-            .context("the broker named no start offset")??;
-        offsets.insert(partition.partition, (start.offset, end?.offset));
+async fn delete(admin: &AdminClient, topics: &[String], if_exists: bool) -> anyhow::Result<()> {
+    let mut results = admin
+        .delete_topics(topics, Default::default())
+        .await
+        .told()?;
+    if if_exists {
+        results.retain(|name, result| !stays(name, result, ErrorCode::UnknownTopicOrPartition));
     }
-    Ok(offsets)
-}
-
-/// Prints each result, and fails when one of them did.
-pub(crate) fn each(results: HashMap<String, krafka::Result<()>>, done: &str) -> anyhow::Result<()> {
-    let mut failed = 0;
-    for (name, result) in results {
-        match result {
-            Ok(()) => anstream::println!("{done} {name}"),
-            Err(error) => {
-                failed += 1;
-                anstream::eprintln!("{name}: {error}");
-            }
+    let unknown: Vec<String> = results
+        .iter()
+        .filter(|(_, result)| result.as_ref().is_err_and(is_unknown_topic))
+        .map(|(name, _)| name.clone())
+        .collect();
+    let failed = each(results, "deleted");
+    for name in unknown {
+        // Says what is like it.
+        if let Err(error) = crate::client::topic(admin, &name).await {
+            anstream::eprintln!("{error:#}");
         }
     }
-    if failed > 0 {
-        bail!("{failed} not {done}")
-    } else {
-        Ok(())
-    }
+    failed
 }
 
-fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
-    cells.map(str::to_owned).to_vec()
+async fn delete_records(
+    admin: &AdminClient,
+    partitions: &Partitions,
+    before: Place,
+    execute: bool,
+    json: bool,
+) -> anyhow::Result<()> {
+    let partitions = partitions.find(admin).await?;
+    let spans = place::spans(admin, &partitions, false).await?;
+    let targets = place::resolve(admin, &partitions, before).await?;
+    let mut starts = HashMap::new();
+    if execute {
+        let asked = targets.iter().map(|(p, offset)| (p.wire(), *offset));
+        // Deleting waits for what is being written; give it the time.
+        let options =
+            krafka::admin::DeleteRecordsOptions::default().timeout(Duration::from_secs(60));
+        for (partition, start) in admin.delete_records(asked, options).await.told()? {
+            let partition = crate::client::Partition::from(partition);
+            let start = start
+                .told()
+                .with_context(|| format!("partition {partition}"))?;
+            starts.insert(partition, start);
+        }
+    }
+    let mut rows = vec![row(["TOPIC", "PARTITION", "START", "NEW START", "DELETED"])];
+    let mut values = Vec::new();
+    for (partition, before) in &targets {
+        let old = spans.get(partition).map_or(0, |span| span.start);
+        let new = starts.get(partition).copied().unwrap_or(*before);
+        rows.push(row([
+            &partition.topic,
+            &partition.index.to_string(),
+            &old.to_string(),
+            &new.to_string(),
+            &(new - old).to_string(),
+        ]));
+        values.push(json!({
+            "topic": partition.topic, "partition": partition.index,
+            "start": old, "newStart": new, "executed": execute,
+        }));
+    }
+    if json {
+        print_json(&values.into());
+        return Ok(());
+    }
+    anstream::print!("{}", table(&rows));
+    if !execute {
+        anstream::println!("nothing deleted; --execute does it");
+    }
+    Ok(())
 }

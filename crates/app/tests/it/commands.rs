@@ -4,9 +4,7 @@ use std::fs;
 use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
 
-use testkit::nuncio::{Nuncio, Setup};
-
-fn nuncio(arguments: &[&str], input: &str) -> Output {
+pub(crate) fn nuncio(arguments: &[&str], input: &str) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_nuncio"))
         .args(arguments)
         .env_remove("KAFKA_BOOTSTRAP_SERVERS")
@@ -25,7 +23,7 @@ fn nuncio(arguments: &[&str], input: &str) -> Output {
 }
 
 #[track_caller]
-fn good(arguments: &[&str], input: &str) -> String {
+pub(crate) fn good(arguments: &[&str], input: &str) -> String {
     let output = nuncio(arguments, input);
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(
@@ -37,7 +35,7 @@ fn good(arguments: &[&str], input: &str) -> String {
 }
 
 #[track_caller]
-fn bad(arguments: &[&str]) -> String {
+pub(crate) fn bad(arguments: &[&str]) -> String {
     let output = nuncio(arguments, "");
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     format!(
@@ -107,106 +105,6 @@ fn explain_says_who_wins_and_why_others_lose() {
         (&"all".into(), &"/b".into())
     );
     assert!(bad(&["explain", path, "--", "/nowhere"]).contains("404"));
-}
-
-struct Broker(Nuncio);
-
-impl Broker {
-    fn start() -> Self {
-        Broker(
-            Setup::new(env!("CARGO_BIN_EXE_nuncio"))
-                .argument("--role")
-                .argument("broker")
-                .start(),
-        )
-    }
-
-    #[track_caller]
-    fn ask(&self, arguments: &[&str], input: &str) -> String {
-        let bootstrap = self.0.kafka().to_string();
-        good(&[arguments, &["--bootstrap", &bootstrap]].concat(), input)
-    }
-}
-
-#[test]
-fn topics_records_and_groups_can_be_looked_at_and_changed() {
-    let broker = Broker::start();
-    broker.ask(
-        &[
-            "topics",
-            "create",
-            "t",
-            "-p",
-            "2",
-            "-c",
-            "retention.ms=60000",
-        ],
-        "",
-    );
-    let stored = broker.ask(
-        &["produce", "t", "hello", "-k", "a", "-p", "0", "-H", "x=y"],
-        "",
-    );
-    assert_eq!(stored, "stored in t partition 0 at offset 0\n");
-    assert_eq!(
-        broker.ask(&["produce", "t", "-K", ":"], "b:1\nb:2\n"),
-        "stored 2 records in t\n"
-    );
-    assert!(
-        broker
-            .ask(&["topics", "list"], "")
-            .contains("t      2           3\n")
-    );
-    assert!(
-        broker
-            .ask(&["topics", "describe", "t"], "")
-            .contains("retention.ms")
-    );
-
-    let mut values: Vec<String> = broker
-        .ask(&["consume", "t", "-e"], "")
-        .lines()
-        .map(str::to_owned)
-        .collect();
-    values.sort();
-    assert_eq!(values, ["1", "2", "hello"]);
-    let json = broker.ask(&["consume", "t", "-g", "g", "-n", "3", "--json"], "");
-    assert!(
-        json.contains(r#""headers":[["x","y"]],"key":"a""#),
-        "{json}"
-    );
-
-    assert!(broker.ask(&["groups", "list"], "").contains("g      Empty"));
-    let lag = |text: &str| -> i64 {
-        let lags = text.lines().filter(|line| line.starts_with("t "));
-        lags.map(|line| {
-            line.split_whitespace()
-                .last()
-                .expect("a column")
-                .parse::<i64>()
-                .expect("a number")
-        })
-        .sum()
-    };
-    assert_eq!(lag(&broker.ask(&["groups", "describe", "g"], "")), 0);
-    broker.ask(
-        &[
-            "groups",
-            "reset",
-            "g",
-            "-t",
-            "t",
-            "--to",
-            "earliest",
-            "--execute",
-        ],
-        "",
-    );
-    assert_eq!(lag(&broker.ask(&["groups", "describe", "g"], "")), 3);
-    broker.ask(&["topics", "alter", "t", "-p", "4"], "");
-    broker.ask(&["groups", "delete", "g"], "");
-    broker.ask(&["topics", "delete", "t"], "");
-    assert!(!broker.ask(&["topics", "list"], "").contains("t "));
 }
 
 #[test]

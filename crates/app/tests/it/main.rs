@@ -6,6 +6,7 @@ mod commands;
 mod discovery;
 mod explain;
 mod observe;
+mod operation;
 mod serve;
 mod shop;
 mod up;
