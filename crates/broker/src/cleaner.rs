@@ -74,6 +74,8 @@ fn round(core: &Core, stop: &CancellationToken) {
         };
         match cleaning.run(&dirt, clock::now_ms(), &limits, &mut pace) {
             Ok(done) => {
+                core.metrics.compactions.inc();
+                core.metrics.compacted_records.inc_by(done.removed);
                 info!(%topic, index, from = done.from, to = done.to, keys = done.keys,
                     removed = done.removed, before = done.bytes_before, after = done.bytes_after,
                     "log compacted");
@@ -86,7 +88,10 @@ fn round(core: &Core, stop: &CancellationToken) {
                 match error {
                     CleanError::Changed => debug!(%topic, index, "the log changed meanwhile"),
                     _ if partition.is_gone() => (),
-                    error => error!(%topic, index, %error, "could not compact"),
+                    error => {
+                        core.metrics.compaction_failures.inc();
+                        error!(%topic, index, %error, "could not compact");
+                    }
                 }
                 failed.insert(Arc::as_ptr(&partition));
             }

@@ -14,6 +14,9 @@ pub(crate) struct Metrics {
     registry: metrics::Metrics,
     pub connections: Gauge,
     pub flush_seconds: Histogram,
+    pub compactions: Counter,
+    pub compaction_failures: Counter,
+    pub compacted_records: Counter,
     requests: HashMap<i16, Histogram>,
 }
 
@@ -39,6 +42,21 @@ impl Metrics {
                 "Time that one flush of a partition to disk took",
                 &[],
                 SECONDS,
+            ),
+            compactions: registry.counter(
+                "nuncio_broker_compactions",
+                "Passes of compaction over a partition that came to their end",
+                &[],
+            ),
+            compaction_failures: registry.counter(
+                "nuncio_broker_compaction_failures",
+                "Passes of compaction that failed, because the disk refused or a segment is damaged",
+                &[],
+            ),
+            compacted_records: registry.counter(
+                "nuncio_broker_compacted_records",
+                "Records that compaction has removed",
+                &[],
             ),
             requests: versions::apis().map(request).collect(),
             registry,

@@ -11,11 +11,11 @@ use kafka::error::ErrorCode;
 use kafka::messages::incremental_alter_configs::{
     AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest,
 };
-use kafka::record::{BatchBuilder, Marker, NewRecord, Producer};
+use kafka::record::{BatchBuilder, Marker, NewRecord, Producer, batches};
 use testkit::apache::{self, Apache};
 use testkit::lab;
 
-use crate::stage::{Client, Stage, batch, error, now_ms};
+use crate::stage::{Client, Stage, batch, error, fetch, now_ms};
 
 /// A batch of a producer, whose keys come again and again.
 fn of_producer(id: i64, base_sequence: i32, codec: Compression, transactional: bool) -> Vec<u8> {
@@ -43,13 +43,18 @@ fn of_producer(id: i64, base_sequence: i32, codec: Compression, transactional: b
 /// Writes a log with several segments, producers and transactions, and returns its folder.
 fn write(folder: &Path) -> PathBuf {
     let dir = folder.join("t-0");
+    write_to(&dir, [7; 16]);
+    dir
+}
+
+fn write_to(dir: &Path, topic_id: [u8; 16]) {
     let config = Config {
         segment_bytes: 4000,
         index_interval_bytes: 300,
         compaction: Some(Compaction::default()),
         ..Config::default()
     };
-    let (mut log, _) = Log::open(&dir, Some([7; 16]), config, now_ms()).expect("opens");
+    let (mut log, _) = Log::open(dir, Some(topic_id), config, now_ms()).expect("opens");
     log.lead(3);
     let mut append = |bytes: &[u8], origin| {
         log.append(bytes, now_ms(), origin).expect("appended");
@@ -69,7 +74,6 @@ fn write(folder: &Path) -> PathBuf {
     log.append(&batch(&["no key"]), now_ms(), Origin::Client)
         .expect("appended");
     log.close().expect("closed");
-    dir
 }
 
 fn compact(dir: &Path) {
@@ -176,6 +180,61 @@ fn kafkas_own_tool_reads_our_files() {
     check(&class_path, folder.path(), &dir, false);
 }
 
+#[tokio::test]
+async fn apache_kafka_goes_on_with_our_files() {
+    let Some(mut apache) = lab::or_skip(Apache::start(384)) else {
+        return;
+    };
+    let mut client = Client::connect(apache.address()).await;
+    client.create("t", 1, &[]).await;
+    produce_until_taken(&mut client, batch(&["theirs"])).await;
+    apache.stop();
+    let dir = apache.data().join("t-0");
+    let id = journal::topic_id(&dir).expect("readable").expect("an id");
+    std::fs::remove_dir_all(&dir).expect("removed");
+    write_to(&dir, id);
+
+    apache.restart();
+    let mut client = Client::connect(apache.address()).await;
+    // What a producer sends again is known from our snapshot.
+    let again = of_producer(1, 177, Compression::Zstd, false).into();
+    let answer = produce_until_taken(&mut client, again).await;
+    assert_eq!(answer, 413);
+    let mut next = 0;
+    let mut seen = Vec::new();
+    while next < 421 {
+        let response = client.ask(12, fetch("t", next, 1000, 1 << 20)).await;
+        let partition = &response.responses[0].partitions[0];
+        assert_eq!(error(partition.error_code), ErrorCode::None);
+        for batch in batches(partition.records.as_ref().expect("records")) {
+            let batch = batch.expect("whole");
+            batch.verify().expect("a good checksum");
+            assert_eq!(batch.base_offset(), next);
+            next = batch.next_offset();
+            seen.push(batch.leader_epoch());
+        }
+    }
+    assert_eq!(next, 421);
+    assert_eq!((seen[0], seen.last()), (3, Some(&4)));
+    let next = produce_until_taken(&mut client, batch(&["after"])).await;
+    assert_eq!(next, 421);
+}
+
+/// Produces as soon as the broker takes it, and returns the offset.
+async fn produce_until_taken(client: &mut Client, records: bytes::Bytes) -> i64 {
+    let taken = async {
+        loop {
+            let answer = client.produce(9, "t", -1, records.clone()).await;
+            if error(answer.error_code) == ErrorCode::None {
+                return answer.base_offset;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    let limit = std::time::Duration::from_secs(60);
+    tokio::time::timeout(limit, taken).await.expect("in time")
+}
+
 const QUIET: &str = "Configuration:\n  status: error\n";
 
 #[tokio::test]
@@ -188,16 +247,8 @@ async fn topics_of_a_stopped_apache_kafka_are_taken_over() {
         .create("t", 2, &[("cleanup.policy", "compact")])
         .await;
     client.create("left", 1, &[]).await;
-    let mut wait = 0;
-    while wait < 600 {
-        // A topic's partitions take records a moment after it was made.
-        let answer = client.produce(9, "t", -1, numbered_keys(0)).await;
-        if error(answer.error_code) == ErrorCode::None {
-            break;
-        }
-        wait += 1;
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
+    // A topic's partitions take records a moment after it was made.
+    produce_until_taken(&mut client, numbered_keys(0)).await;
     for number in 1..20 {
         let answer = client.produce(9, "t", -1, numbered_keys(number)).await;
         assert_eq!(error(answer.error_code), ErrorCode::None);
