@@ -1,6 +1,5 @@
-//! What happens by itself: old records, segments and offsets go, and gauges are brought up to date.
+//! What happens by itself: old records, segments and offsets go.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,8 +13,6 @@ use crate::core::Core;
 
 /// How often it is looked whether something must be flushed because of its age, or can be written again.
 const FLUSHES: Duration = Duration::from_secs(1);
-/// How often gauges are brought up to date.
-const GAUGES: Duration = Duration::from_secs(5);
 
 /// Does the chores until told to stop.
 pub(crate) async fn run(core: Arc<Core>, stop: CancellationToken) {
@@ -24,9 +21,6 @@ pub(crate) async fn run(core: Arc<Core>, stop: CancellationToken) {
     retention.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut flushes = time::interval(FLUSHES);
     flushes.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut gauges = time::interval(GAUGES);
-    gauges.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut told = Told::default();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -45,7 +39,6 @@ pub(crate) async fn run(core: Arc<Core>, stop: CancellationToken) {
                     error!(%error, "could not look what is to be flushed");
                 }
             }
-            _ = gauges.tick() => told.tell(&core),
         }
     }
 }
@@ -83,53 +76,5 @@ fn retain(core: &Core) {
                 }
             }
         }
-    }
-}
-
-/// Which groups were told of, so that those that are gone can be taken back.
-#[derive(Default)]
-struct Told {
-    groups: BTreeSet<String>,
-    lags: BTreeSet<(String, Arc<str>)>,
-}
-
-impl Told {
-    fn tell(&mut self, core: &Core) {
-        for topic in core.topics.all() {
-            let sizes = topic
-                .partitions()
-                .iter()
-                .map(|partition| partition.size())
-                .sum();
-            core.metrics.topic_size(&topic.name, sizes);
-        }
-        let mut groups = BTreeSet::new();
-        let mut lags = BTreeSet::new();
-        for group in core.groups.views() {
-            core.metrics.group_members(&group.id, group.members.len());
-            let mut by_topic: BTreeMap<Arc<str>, i64> = BTreeMap::new();
-            for ((topic, index), committed) in &group.offsets {
-                let found = core
-                    .topics
-                    .get(topic)
-                    .and_then(|topic| topic.partition(*index));
-                if let Some(partition) = found {
-                    let lag = (partition.high_water() - committed.offset).max(0);
-                    *by_topic.entry(topic.clone()).or_default() += lag;
-                }
-            }
-            for (topic, lag) in by_topic {
-                core.metrics.group_lag(&group.id, &topic, lag);
-                lags.insert((group.id.clone(), topic));
-            }
-            groups.insert(group.id);
-        }
-        for group in self.groups.difference(&groups) {
-            core.metrics.forget_group(group);
-        }
-        for (group, topic) in self.lags.difference(&lags) {
-            core.metrics.forget_lag(group, topic);
-        }
-        (self.groups, self.lags) = (groups, lags);
     }
 }

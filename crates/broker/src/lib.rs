@@ -30,6 +30,7 @@ mod connection;
 mod core;
 mod dispatch;
 mod ensure;
+mod export;
 mod files;
 mod group;
 mod intake;
@@ -217,6 +218,7 @@ impl Broker {
         };
         let Opened { core, lock, queue } = opened;
         let core = Arc::new(core);
+        core.metrics.ask(&core);
         let stop = CancellationToken::new();
         let offsets = core
             .topics

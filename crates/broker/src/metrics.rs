@@ -1,12 +1,14 @@
 //! What is counted, with handles that are resolved once.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use kafka::messages::ApiKey;
 use observe::metrics::{self, Counter, Gauge, Histogram, SECONDS};
 
 use crate::api::versions;
+use crate::core::Core;
 
 /// Metrics of the broker as a whole.
 #[derive(Debug)]
@@ -69,32 +71,10 @@ impl Metrics {
         }
     }
 
-    /// Tells how large a topic is on disk.
-    pub(crate) fn topic_size(&self, topic: &str, bytes: u64) {
-        let gauge = self.registry.gauge(
-            "nuncio_topic_log_bytes",
-            "Size of a topic's partitions on disk",
-            &[("topic", topic)],
-        );
-        gauge.set(i64::try_from(bytes).unwrap_or(i64::MAX));
-    }
-
-    pub(crate) fn group_members(&self, group: &str, members: usize) {
-        let gauge = self.registry.gauge(
-            "nuncio_group_members",
-            "Members of a consumer group",
-            &[("group", group)],
-        );
-        gauge.set(i64::try_from(members).unwrap_or(i64::MAX));
-    }
-
-    pub(crate) fn group_lag(&self, group: &str, topic: &str, records: i64) {
-        let gauge = self.registry.gauge(
-            "nuncio_group_lag_records",
-            "Records of a topic that a group has not committed yet",
-            &[("group", group), ("topic", topic)],
-        );
-        gauge.set(records);
+    /// Has a broker asked at every scrape, for as long as it lives.
+    pub(crate) fn ask(&self, core: &Arc<Core>) {
+        let source = Arc::downgrade(core);
+        self.registry.ask(source);
     }
 
     pub(crate) fn forget_topic(&self, topic: &str) {
@@ -106,18 +86,6 @@ impl Metrics {
         ] {
             self.registry.remove(name, &[("topic", topic)]);
         }
-        self.registry
-            .remove("nuncio_topic_log_bytes", &[("topic", topic)]);
-    }
-
-    pub(crate) fn forget_lag(&self, group: &str, topic: &str) {
-        let labels = [("group", group), ("topic", topic)];
-        self.registry.remove("nuncio_group_lag_records", &labels);
-    }
-
-    pub(crate) fn forget_group(&self, group: &str) {
-        self.registry
-            .remove("nuncio_group_members", &[("group", group)]);
     }
 }
 

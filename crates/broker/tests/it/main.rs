@@ -7,6 +7,7 @@ mod fetches;
 mod formats;
 mod groups;
 mod hostile;
+mod metrics;
 mod produces;
 mod restarts;
 mod stage;
