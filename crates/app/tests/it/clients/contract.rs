@@ -93,17 +93,10 @@ impl Kind {
         self != Kind::KafkaGo
     }
 
-    /// Tells whether it takes part in transactions, and whether its script does.
+    /// Tells whether it takes part in transactions.
     pub(super) fn transactional(self) -> bool {
-        match self {
-            Kind::Confluent | Kind::OldConfluent | Kind::FranzGo | Kind::Sarama | Kind::Java => {
-                true
-            }
-            // They have transactions; the contract does not reach them yet.
-            Kind::KafkaPython | Kind::AioKafka | Kind::KafkaJs => false,
-            // kafka-go has requests for them, but no producer; kcat only reads what is committed.
-            Kind::KafkaGo | Kind::Kcat => false,
-        }
+        // kafka-go has requests for them, but no producer; kcat only reads what is committed.
+        !matches!(self, Kind::KafkaGo | Kind::Kcat)
     }
 
     /// Returns what starts it, without arguments.

@@ -91,8 +91,29 @@ def agent():
     def produce(**given):
         return run(produced(**given))
 
-    async def consumed(topic, count):
-        consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False, auto_offset_reset="earliest")
+    open_producers = []
+
+    async def transacted(topic, id, end, records):
+        producer = AIOKafkaProducer(bootstrap_servers=bootstrap, transactional_id=id)
+        await producer.start()
+        await producer.begin_transaction()
+        for record in records:
+            await producer.send_and_wait(topic, from_hex(record["value"]), partition=record["partition"])
+        if end == "open":
+            open_producers.append(producer)
+            return
+        await (producer.commit_transaction() if end == "commit" else producer.abort_transaction())
+        await producer.stop()
+
+    def transact(**given):
+        run(transacted(**given))
+
+    def finish():
+        run(open_producers.pop().commit_transaction())
+
+    async def consumed(topic, count, isolation="read_uncommitted"):
+        consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False, auto_offset_reset="earliest",
+                                    isolation_level=isolation)
         await consumer.start()
         try:
             await consumer._client.force_metadata_update()
@@ -117,7 +138,8 @@ def agent():
         return run(consumed(**given))
 
     serve({"create": create, "delete": delete, "topics": topics, "describe": describe, "groups": groups,
-           "group": group, "committed": committed, "produce": produce, "consume": consume})
+           "group": group, "committed": committed, "produce": produce, "consume": consume,
+           "transact": transact, "finish": finish})
     run(admin.close())
 
 

@@ -65,9 +65,30 @@ def agent():
         producer.close()
         return {"placed": [[place.partition, place.offset] for place in placed]}
 
-    def consume(topic, count):
+    open_producers = []
+
+    def transact(topic, id, end, records):
+        producer = KafkaProducer(bootstrap_servers=bootstrap, transactional_id=id)
+        producer.init_transactions()
+        producer.begin_transaction()
+        for record in records:
+            producer.send(topic, from_hex(record["value"]), partition=record["partition"])
+        producer.flush(LIMIT)
+        if end == "open":
+            open_producers.append(producer)
+            return
+        if end == "commit":
+            producer.commit_transaction()
+        else:
+            producer.abort_transaction()
+        producer.close()
+
+    def finish():
+        open_producers.pop().commit_transaction()
+
+    def consume(topic, count, isolation="read_uncommitted"):
         consumer = KafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False,
-                                 auto_offset_reset="earliest")
+                                 auto_offset_reset="earliest", isolation_level=isolation)
         partitions = consumer.partitions_for_topic(topic)
         consumer.assign([TopicPartition(topic, partition) for partition in partitions])
         consumer.seek_to_beginning()
@@ -79,7 +100,8 @@ def agent():
         return {"records": records}
 
     serve({"create": create, "delete": delete, "topics": topics, "describe": describe, "groups": groups,
-           "group": group, "committed": committed, "produce": produce, "consume": consume})
+           "group": group, "committed": committed, "produce": produce, "consume": consume,
+           "transact": transact, "finish": finish})
 
 
 def of(record):

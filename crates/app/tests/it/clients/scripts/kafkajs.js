@@ -43,6 +43,8 @@ function headers(list) {
   return object;
 }
 
+let open; // the transaction that was left open
+
 const commands = {
   async create(admin, { topic, partitions }) {
     const made = await admin.createTopics({ topics: [{ topic, numPartitions: partitions, replicationFactor: 1 }] });
@@ -96,9 +98,25 @@ const commands = {
     });
     return { placed };
   },
-  async consume(admin, { topic, count }) {
+  async transact(admin, { topic, id, end, records }) {
+    const producer = kafka.producer({ transactionalId: id, idempotent: true, maxInFlightRequests: 1 });
+    await producer.connect();
+    const transaction = await producer.transaction();
+    const messages = records.map(({ partition, value }) => ({ partition, value: fromHex(value) }));
+    await transaction.send({ topic, messages });
+    if (end === 'open') {
+      open = transaction;
+      return;
+    }
+    await (end === 'commit' ? transaction.commit() : transaction.abort());
+    await producer.disconnect();
+  },
+  async finish() {
+    await open.commit();
+  },
+  async consume(admin, { topic, count, isolation }) {
     const groupId = `reader-${process.pid}-${process.hrtime.bigint()}`;
-    const consumer = kafka.consumer({ groupId, maxWaitTimeInMs: 100 });
+    const consumer = kafka.consumer({ groupId, maxWaitTimeInMs: 100, readUncommitted: isolation === 'read_uncommitted' });
     const records = [];
     await consumer.connect();
     await consumer.subscribe({ topic, fromBeginning: true });
