@@ -287,17 +287,10 @@ impl Log {
         self.usable()?;
         let batches = self.parse(batches, origin)?;
         let append_time = (self.config.timestamps == TimestampType::LogAppendTime).then_some(now);
-        let markers: Vec<Option<EndOfTransaction>> = batches
-            .iter()
-            .map(|batch| {
-                batch
-                    .control()
-                    .then(|| EndOfTransaction::read(batch))
-                    .flatten()
-            })
-            .collect();
-        for (batch, marker) in batches.iter().zip(&markers) {
-            let verdict = self.producers.check(batch, marker.as_ref(), origin)?;
+        let markers = markers(&batches);
+        for (at, batch) in batches.iter().enumerate() {
+            let marker = markers.get(at).and_then(Option::as_ref);
+            let verdict = self.producers.check(batch, marker, origin)?;
             if let Verdict::Duplicate(kept) = verdict {
                 return Ok(again(&kept, self.config.timestamps));
             }
@@ -332,7 +325,8 @@ impl Log {
 
         let mut at = position;
         let mut transactional = false;
-        for (header, marker) in headers.iter().zip(markers) {
+        for (number, header) in headers.iter().enumerate() {
+            let marker = markers.get(number).copied().flatten();
             let header = Header::parse(header).expect("a placed header is still one");
             self.active
                 .note(&header, at, self.config.index_interval_bytes);
@@ -460,6 +454,18 @@ impl Log {
         self.cut_back()?;
         Ok(())
     }
+}
+
+/// Reads what control batches say, one for each batch; nothing where there is no control batch.
+fn markers(batches: &[Batch<'_>]) -> Vec<Option<EndOfTransaction>> {
+    if !batches.iter().any(|batch| batch.control()) {
+        return Vec::new(); // without taking memory: this is what clients write
+    }
+    let read = |batch: &Batch<'_>| {
+        let control = batch.control();
+        control.then(|| EndOfTransaction::read(batch)).flatten()
+    };
+    batches.iter().map(read).collect()
 }
 
 fn again(kept: &Kept, timestamps: TimestampType) -> Appended {

@@ -28,6 +28,7 @@ use crate::clock;
 use crate::dispatch::Call;
 use crate::group::coordinator::{Place, TransactionalCommit};
 use crate::group::schema::Committed;
+use crate::partition::Rejected;
 use crate::topic::{OFFSETS_TOPIC, is_internal};
 use crate::txn::coordinator::{self, Init, Markers};
 use crate::txn::machine::End;
@@ -158,7 +159,7 @@ async fn add_to_one(
     };
     let places = places(&transaction.topics);
     if places.iter().any(|place| missing(place).is_some()) {
-        return results(&transaction.topics, |place| {
+        return results(&places, |place| {
             missing(place).unwrap_or(ErrorCode::OperationNotAttempted)
         });
     }
@@ -166,7 +167,7 @@ async fn add_to_one(
     let producer = (transaction.producer_id, transaction.producer_epoch);
     if transaction.verify_only {
         let transactions = &call.core().transactions;
-        return results(&transaction.topics, |place| {
+        return results(&places, |place| {
             match transactions.verified(id, producer, place, || ()) {
                 Ok(()) => ErrorCode::None,
                 Err(refusal) => code_of(refusal),
@@ -181,7 +182,21 @@ async fn add_to_one(
         Ok(()) => ErrorCode::None,
         Err(refusal) => code(refusal, call.version, 2),
     };
-    results(&transaction.topics, |_| code)
+    // As in Apache Kafka, one answer for all keeps the form of the request.
+    let told = transaction.topics.iter().map(|topic| {
+        let told = topic
+            .partitions
+            .iter()
+            .map(|index| AddPartitionsToTxnPartitionResult {
+                partition_index: *index,
+                partition_error_code: code.code(),
+            });
+        AddPartitionsToTxnTopicResult {
+            name: topic.name.clone(),
+            results_by_partition: told.collect(),
+        }
+    });
+    told.collect()
 }
 
 fn places(topics: &[AddPartitionsToTxnTopic]) -> BTreeSet<Place> {
@@ -193,25 +208,26 @@ fn places(topics: &[AddPartitionsToTxnTopic]) -> BTreeSet<Place> {
     topics.iter().flat_map(of_topic).collect()
 }
 
+/// Tells of each partition by itself.
 fn results(
-    topics: &[AddPartitionsToTxnTopic],
+    places: &BTreeSet<Place>,
     code: impl Fn(&Place) -> ErrorCode,
 ) -> Vec<AddPartitionsToTxnTopicResult> {
-    let of_topic = |topic: &AddPartitionsToTxnTopic| {
-        let name: Arc<str> = topic.name.as_str().into();
-        let partitions = topic.partitions.iter().map(|index| {
-            let place = (name.clone(), *index);
-            AddPartitionsToTxnPartitionResult {
-                partition_index: *index,
-                partition_error_code: code(&place).code(),
-            }
-        });
-        AddPartitionsToTxnTopicResult {
-            name: topic.name.clone(),
-            results_by_partition: partitions.collect(),
+    let mut topics: Vec<AddPartitionsToTxnTopicResult> = Vec::new();
+    for place in places {
+        let result = AddPartitionsToTxnPartitionResult {
+            partition_index: place.1,
+            partition_error_code: code(place).code(),
+        };
+        match topics.last_mut().filter(|topic| topic.name == *place.0) {
+            Some(topic) => topic.results_by_partition.push(result),
+            None => topics.push(AddPartitionsToTxnTopicResult {
+                name: place.0.to_string(),
+                results_by_partition: vec![result],
+            }),
         }
-    };
-    topics.iter().map(of_topic).collect()
+    }
+    topics
 }
 
 pub(crate) async fn add_offsets(
@@ -265,6 +281,7 @@ pub(crate) async fn commit_offsets(
 ) -> TxnOffsetCommitResponse {
     let at_ms = clock::now_ms();
     let mut offsets: Vec<(Place, Committed)> = Vec::new();
+    let mut any_known = false;
     let mut topics = Vec::with_capacity(request.topics.len());
     for asked in request.topics {
         let topic = call.core().topics.get(&asked.name);
@@ -273,6 +290,7 @@ pub(crate) async fn commit_offsets(
             let found = topic
                 .as_ref()
                 .filter(|topic| topic.partition(one.partition_index).is_some());
+            any_known |= found.is_some();
             let metadata = one.committed_metadata.unwrap_or_default();
             let code = match found {
                 None => ErrorCode::UnknownTopicOrPartition,
@@ -308,9 +326,13 @@ pub(crate) async fn commit_offsets(
         producer: (request.producer_id, request.producer_epoch),
         offsets,
     };
-    if let Err(code) = commit_pending(&call, &request.transactional_id, commit).await {
+    let committed = match any_known {
+        true => commit_pending(&call, &request.transactional_id, commit).await,
+        false => Ok(()),
+    };
+    if let Err(code) = committed {
         for one in topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
-            if one.error_code == ErrorCode::None.code() {
+            if one.error_code != ErrorCode::UnknownTopicOrPartition.code() {
                 one.error_code = code.code();
             }
         }
@@ -328,9 +350,6 @@ async fn commit_pending(
 ) -> Result<(), ErrorCode> {
     if commit.group_id.is_empty() {
         return Err(ErrorCode::InvalidGroupId);
-    }
-    if commit.offsets.is_empty() {
-        return Ok(());
     }
     let core = call.core();
     let (producer, place) = (commit.producer, place_of_offsets());
@@ -370,6 +389,7 @@ pub(crate) async fn write_markers(
 }
 
 async fn write_one(call: &Call, marker: WritableTxnMarker) -> WritableTxnMarkerResult {
+    let nobody = marker.producer_id < 0 || marker.producer_epoch < 0;
     let end = Markers {
         producer_id: marker.producer_id,
         epoch: marker.producer_epoch,
@@ -381,7 +401,12 @@ async fn write_one(call: &Call, marker: WritableTxnMarker) -> WritableTxnMarkerR
         let name: Arc<str> = asked.name.as_str().into();
         let indexes = asked.partition_indexes.into_iter();
         let places = indexes.map(|index| (name.clone(), index));
-        let written = coordinator::write_markers(call.core(), &end, places).await;
+        let written = match nobody {
+            true => places
+                .map(|place| (place, Err(Rejected::Invalid("no such producer".into()))))
+                .collect(),
+            false => coordinator::write_markers(call.core(), &end, places).await,
+        };
         let partitions = written.into_iter().map(|((_, partition_index), outcome)| {
             WritableTxnMarkerPartitionResult {
                 partition_index,

@@ -151,7 +151,7 @@ impl Groups {
         };
         held.committing -= 1;
         match producer {
-            _ if !durable => (),
+            _ if !durable || offsets.is_empty() => (),
             None => held.offsets.extend(offsets),
             Some(producer) => {
                 held.open.add(producer, offsets);

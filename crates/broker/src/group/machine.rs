@@ -627,10 +627,8 @@ impl Group {
         instance_id: Option<&str>,
         generation: i32,
     ) -> Result<(), Refusal> {
-        if generation < 0
-            && (self.state == State::Empty || member_id.is_empty())
-            && instance_id.is_none()
-        {
+        let named = generation >= 0 || !member_id.is_empty() || instance_id.is_some();
+        if !named || (generation < 0 && self.state == State::Empty) {
             return Ok(());
         }
         self.validate(member_id, instance_id)?;

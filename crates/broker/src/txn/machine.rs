@@ -147,14 +147,13 @@ impl Transaction {
             updated_at: now,
             ..ours.clone()
         };
-        if self.exhausted() && expected.is_none_or(|epoch| epoch == ours.epoch) {
+        // The last epoch was for fencing: whoever was fenced by it may go on, but under another id.
+        let fenced = |epoch| epoch == ours.last_epoch && ours.epoch > EPOCH_MAX;
+        if self.exhausted() && expected.is_none_or(|epoch| epoch == ours.epoch || fenced(epoch)) {
             next.producer_id = fresh.ok_or(Refusal::NeedsId)?;
             next.previous_producer_id = ours.producer_id;
             next.epoch = 0;
-            next.last_epoch = match expected {
-                Some(_) => ours.epoch,
-                None => NO_EPOCH,
-            };
+            next.last_epoch = expected.unwrap_or(NO_EPOCH);
             return Ok(Start::Store(next));
         }
         (next.epoch, next.last_epoch) = match expected {

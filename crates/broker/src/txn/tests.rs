@@ -454,16 +454,18 @@ fn epochs_run_out() {
         "add a
          start
          written
-         start
          start 10:32766
-         start 10:5",
+         start 10:32766
+         start 10:5
+         start",
         expect![[r#"
             add a                        Ongoing 10:32766 [a]
             start                        PrepareAbort 10:32767 [a]
             written                      CompleteAbort 10:32767
-            start                        Empty 17:0
-            start 10:32766               Fenced
+            start 10:32766               Empty 17:0
+            start 10:32766               Empty 17:0
             start 10:5                   Fenced
+            start                        Empty 17:1
         "#]],
     );
 }

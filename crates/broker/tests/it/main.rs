@@ -1,5 +1,6 @@
 //! The broker over real sockets, with our own codec where real clients would never go.
 
+mod clients;
 mod compacts;
 mod configs;
 mod differential;

@@ -448,11 +448,12 @@ async fn partitions_are_added_all_or_none() {
             &[("t", 0), ("t", 1), ("nope", 0), ("__consumer_offsets", 0)],
         )
         .await;
+    // By topic, in the order of their names.
     let expected = [
+        ErrorCode::TopicAuthorizationFailed,
+        ErrorCode::UnknownTopicOrPartition,
         ErrorCode::OperationNotAttempted,
         ErrorCode::UnknownTopicOrPartition,
-        ErrorCode::UnknownTopicOrPartition,
-        ErrorCode::TopicAuthorizationFailed,
     ];
     assert_eq!(codes, expected);
     assert_eq!(
@@ -611,6 +612,7 @@ async fn an_administrator_ends_a_transaction_that_hangs() {
     let stage = Stage::open().await;
     let mut reader = stage.client().await;
     reader.create("t", 1, &[]).await;
+    Writer::start(&stage, "w").await;
     let mut writer = Writer::start(&stage, "w").await;
     writer.write("t", &["hanging"]).await;
     let marker = |epoch, coordinator_epoch| WriteTxnMarkersRequest {

@@ -25,7 +25,9 @@ const SCRUBBED: &[&str] = &[
 
 /// Returns the answer as text, with everything evened out that two brokers may tell differently: ids, addresses, the
 /// wording of messages, and the order of lists.
-pub(super) fn even<R: Request>(answer: &Answer<R::Response>) -> String {
+///
+/// The fields that are `blind` are evened out too.
+pub(super) fn even<R: Request>(answer: &Answer<R::Response>, blind: &[&str]) -> String {
     let answer = match answer {
         Answer::Given(answer) => answer,
         Answer::Closed => return "(connection closed)\n".to_owned(),
@@ -35,7 +37,7 @@ pub(super) fn even<R: Request>(answer: &Answer<R::Response>) -> String {
     let mut lines = text.lines().peekable();
     let mut out = String::with_capacity(text.len());
     while lines.peek().is_some() {
-        write(&node(&mut lines), 0, &mut out);
+        write(&node(&mut lines, blind), 0, &mut out);
     }
     out
 }
@@ -48,7 +50,10 @@ struct Node {
     end: Option<String>,
 }
 
-fn node<'a>(lines: &mut std::iter::Peekable<impl Iterator<Item = &'a str>>) -> Node {
+fn node<'a>(
+    lines: &mut std::iter::Peekable<impl Iterator<Item = &'a str>>,
+    blind: &[&str],
+) -> Node {
     let line = lines.next().expect("the caller has looked").trim();
     let name = line.split_once(": ").map(|(name, _)| name);
     let opens = line.ends_with(['(', '[', '{']);
@@ -59,10 +64,10 @@ fn node<'a>(lines: &mut std::iter::Peekable<impl Iterator<Item = &'a str>>) -> N
         if next.trim_end_matches(',').len() == 1 && next.starts_with([')', ']', '}']) {
             end = lines.next().map(|line| line.trim().to_owned());
         } else {
-            below.push(node(lines));
+            below.push(node(lines, blind));
         }
     }
-    if let Some(name) = name.filter(|name| SCRUBBED.contains(name)) {
+    if let Some(name) = name.filter(|name| SCRUBBED.contains(name) || blind.contains(name)) {
         return Node {
             line: format!("{name}: _"),
             below: Vec::new(),

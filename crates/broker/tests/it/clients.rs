@@ -1,0 +1,59 @@
+//! Unmodified Kafka clients at transactions: confluent-kafka speaks the first version of the protocol, the Java
+//! client the second.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use testkit::lab;
+use testkit::process::Process;
+
+use crate::stage::Stage;
+
+/// Longest time that a client takes for its whole script.
+const LIMIT: Duration = Duration::from_secs(240);
+
+/// What each script tells at its end.
+const EXPECTED: &str = r#"{"aborted_seen_by_all": true, "committed": 200, "copied": true, "fenced": "fatal", "zombie": ["new"]}"#;
+
+fn script(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/clients");
+    folder.join(name)
+}
+
+async fn check(name: &'static str, mut command: Command) {
+    let stage = Stage::open().await;
+    command.arg(stage.address.to_string());
+    let told = tokio::task::spawn_blocking(move || {
+        let mut process = Process::start(name, command);
+        let told = process.next_line(LIMIT);
+        assert!(process.wait(LIMIT).success(), "{}", process.log());
+        told
+    });
+    assert_eq!(told.await.expect("the client ran"), EXPECTED);
+    lab::say(&format!("transactions with {name}"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn confluent_kafka_copies_in_transactions() {
+    let Some(python) = lab::or_skip(lab::python()) else {
+        return;
+    };
+    let mut command = Command::new(python);
+    command
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .arg(script("transactions.py"));
+    check("confluent-kafka", command).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_java_client_copies_in_transactions() {
+    let classes = lab::java().and_then(|path| lab::javac(&script("Transactions.java"), &path));
+    let Some(classes) = lab::or_skip(classes) else {
+        return;
+    };
+    let mut command = Command::new("java");
+    command.args(["-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]);
+    command.args(["-cp", &classes, "Transactions"]);
+    check("kafka-clients (Java)", command).await;
+}
