@@ -297,5 +297,39 @@ fn transactions(at: &At) {
     at.ask("produce x 1");
     let told = at.json("transactions producers x");
     assert_eq!(told[0]["lastSequence"], 0, "{told}");
+    open_transaction(at);
     at.ask("topics delete x");
+}
+
+/// A transaction that a producer leaves open is seen, kept from readers of committed records, and ended.
+fn open_transaction(at: &At) {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let begun = runtime.block_on(async {
+        let kafka = krafka::Kafka::builder(&at.bootstrap).connect().await?;
+        let producer = kafka.producer().build_transactional("till").await?;
+        producer.begin()?;
+        _ = producer.send(krafka::Record::new("x", "2")).await?;
+        krafka::Result::Ok(producer)
+    });
+    let producer = begun.expect("a transaction begins");
+    let told = at.json("transactions describe till");
+    assert_eq!(told["state"], "Ongoing", "{told}");
+    assert_eq!(told["partitions"][0]["topic"], "x", "{told}");
+    assert_eq!(at.ask("consume x -e --isolation read_committed"), "1\n");
+    assert_eq!(at.ask("consume x -e"), "1\n2\n");
+    // Its coordinator knows of it, so it does not hang.
+    let hanging = at.ask("transactions find-hanging x --older-than 0");
+    assert_eq!(hanging, "no transaction hangs\n");
+    assert!(
+        at.refused("transactions describe tilt")
+            .contains("did you mean `till`?")
+    );
+    at.ask("transactions abort till");
+    let told = at.json("transactions describe till");
+    assert_ne!(told["state"], "Ongoing", "{told}");
+    assert!(
+        runtime.block_on(producer.commit()).is_err(),
+        "it is shut out"
+    );
+    assert_eq!(at.ask("consume x -e --isolation read_committed"), "1\n");
 }
