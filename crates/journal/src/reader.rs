@@ -279,19 +279,32 @@ impl Reader {
             let Some(place) = self.checked(offset, found)? else {
                 continue;
             };
+            // The checksum does not cover the offset, but where none is missing we know it.
+            let dense = offset >= walk.sparse_to;
+            let elsewhere = dense && place.base_offset > offset;
+            let start = self.shared.start();
+            if elsewhere && offset < start {
+                // Its segment was deleted meanwhile.
+                return Err(ReadError::OutOfRange { offset, start, end });
+            }
             let fits = place.size <= max_bytes || min_one;
-            if place.last_offset >= up_to || !fits {
+            if !elsewhere && (place.last_offset >= up_to || !fits) {
                 return Ok(empty);
             }
-            let limit = fences
-                .iter()
-                .map(|fence| fence.from_position)
-                .filter(|position| *position > place.position)
-                .fold(segment.size(), u64::min);
-            let len = (max_bytes as u64)
-                .min(limit - place.position)
-                .max(place.size as u64);
-            let slice = read_batches(&segment, &place, len as usize, up_to);
+            let slice = if elsewhere {
+                let (found, due) = (place.base_offset, offset);
+                Err(Failure::Batch(Damage::Offset { found, due }))
+            } else {
+                let limit = fences
+                    .iter()
+                    .map(|fence| fence.from_position)
+                    .filter(|position| *position > place.position)
+                    .fold(segment.size(), u64::min);
+                let len = (max_bytes as u64)
+                    .min(limit - place.position)
+                    .max(place.size as u64);
+                read_batches(&segment, &place, len as usize, up_to, dense)
+            };
             if let Err(Failure::Batch(problem)) = &slice
                 && let Some((from, to)) = self.fence(offset, &segment, &place, problem)
             {
@@ -533,13 +546,19 @@ impl Reader {
 /// meanwhile it begins again, so that none is passed over.
 struct Segments {
     offset: i64,
+    /// Offsets before this one may be missing.
+    sparse_to: i64,
     /// Number of the segment that comes next, and the generation in which it has that number.
     next: Option<(usize, u64)>,
 }
 
 impl Segments {
     fn from(offset: i64) -> Segments {
-        Segments { offset, next: None }
+        Segments {
+            offset,
+            sparse_to: 0,
+            next: None,
+        }
     }
 
     /// Returns the next segment with its fences.
@@ -553,6 +572,7 @@ impl Segments {
                 .saturating_sub(1),
         };
         self.next = Some((number + 1, state.generation));
+        self.sparse_to = state.sparse_to;
         let segment = Arc::clone(state.segments.get(number)?);
         let fences = state
             .fences
@@ -600,6 +620,7 @@ fn read_batches(
     place: &Place,
     len: usize,
     up_to: i64,
+    dense: bool,
 ) -> Result<Slice, Failure> {
     let mut bytes = Vec::new();
     disk::read_at(
@@ -621,6 +642,7 @@ fn read_batches(
         match batch.and_then(|batch| sound(batch).map(|()| batch)) {
             // Offsets only grow: anything else is not what was written here.
             Ok(batch) if batch.base_offset() < next_offset => break,
+            Ok(batch) if dense && !trusted && batch.base_offset() != next_offset => break,
             Ok(batch) if batch.last_offset() >= up_to => break,
             Ok(batch) => {
                 next_offset = batch.next_offset();
