@@ -2,6 +2,7 @@
 
 pub(crate) mod commits;
 pub(crate) mod configs;
+pub(crate) mod consumers;
 pub(crate) mod describe;
 pub(crate) mod fetch;
 pub(crate) mod groups;

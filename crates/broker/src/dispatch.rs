@@ -252,6 +252,8 @@ async fn route(key: ApiKey, call: &Call, frame: Bytes, at: usize) -> Result<Answ
         ApiKey::SyncGroup => answer(call, frame, at, api::groups::sync).await,
         ApiKey::Heartbeat => answer(call, frame, at, api::groups::heartbeat).await,
         ApiKey::LeaveGroup => answer(call, frame, at, api::groups::leave).await,
+        ApiKey::ConsumerGroupHeartbeat => answer(call, frame, at, api::consumers::heartbeat).await,
+        ApiKey::ConsumerGroupDescribe => answer(call, frame, at, api::consumers::describe).await,
         ApiKey::DescribeGroups => answer(call, frame, at, api::groups::describe).await,
         ApiKey::ListGroups => answer(call, frame, at, api::groups::list).await,
         ApiKey::DeleteGroups => answer(call, frame, at, api::groups::delete).await,

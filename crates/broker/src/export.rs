@@ -101,7 +101,7 @@ fn groups(core: &Core, page: &mut Page) -> (usize, usize) {
         "1 for the state that a consumer group is in",
     );
     for group in told {
-        let labels = labels(&[("group", &group.id), ("state", group.state.name())]);
+        let labels = labels(&[("group", &group.id), ("state", group.state)]);
         family.value(&labels, 1);
     }
     let mut family = page.family(

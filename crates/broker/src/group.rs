@@ -3,6 +3,7 @@
 //! The rules are in [`machine`], which is pure; [`terms`] are its inputs and effects. The
 //! [`coordinator`] feeds it and carries out what it wants, the [`store`] makes that durable.
 
+pub(crate) mod consumer;
 pub(crate) mod coordinator;
 pub(crate) mod machine;
 pub(crate) mod member;

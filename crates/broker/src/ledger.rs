@@ -53,9 +53,10 @@ pub(crate) fn read(
     Ok(())
 }
 
-/// Puts lines into batches, of an open transaction if a producer is given.
+/// Puts lines into batches, of an open transaction if a producer is given. What stands together stays
+/// together: after a crash all of it is there, or nothing.
 pub(crate) fn write<'a>(
-    lines: impl Iterator<Item = &'a Line>,
+    together: impl Iterator<Item = &'a [Line]>,
     transaction: Option<(i64, i16)>,
 ) -> Vec<Bytes> {
     let timestamp = clock::now_ms();
@@ -73,13 +74,15 @@ pub(crate) fn write<'a>(
     };
     let mut batches = Vec::new();
     let mut builder = begin();
-    for (key, value) in lines {
-        builder.push(NewRecord {
-            timestamp,
-            key: Some(key),
-            value: value.as_deref(),
-            headers: &[],
-        });
+    for lines in together {
+        for (key, value) in lines {
+            builder.push(NewRecord {
+                timestamp,
+                key: Some(key),
+                value: value.as_deref(),
+                headers: &[],
+            });
+        }
         if builder.size() >= BATCH_BYTES {
             batches.push(std::mem::replace(&mut builder, begin()).build());
         }

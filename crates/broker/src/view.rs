@@ -37,7 +37,8 @@ pub struct Partition {
 pub struct Group {
     /// Its id.
     pub id: String,
-    /// `Empty`, `PreparingRebalance`, `CompletingRebalance` or `Stable`.
+    /// `Empty`, `PreparingRebalance`, `CompletingRebalance` or `Stable`; `Assigning` and `Reconciling`
+    /// where the broker assigns.
     pub state: String,
     /// `consumer` for groups of consumers; empty when nobody has joined yet.
     pub protocol_type: String,
@@ -126,7 +127,7 @@ impl Broker {
                 .collect();
             Group {
                 id: group.id,
-                state: group.state.name().to_owned(),
+                state: group.state.to_owned(),
                 protocol_type: group.protocol_type,
                 protocol: group.protocol,
                 members: group

@@ -22,7 +22,7 @@ use uuid::Uuid;
 use super::groups::code_of;
 use crate::clock;
 use crate::dispatch::Call;
-use crate::group::coordinator::Place;
+use crate::group::coordinator::{Commit, Place};
 use crate::group::schema::Committed;
 use crate::topic::Topic;
 
@@ -79,17 +79,32 @@ pub(crate) async fn commit(call: Call, request: OffsetCommitRequest) -> OffsetCo
     let result = call
         .core()
         .groups
-        .commit(
-            &request.group_id,
-            &request.member_id,
-            request.group_instance_id.as_deref(),
-            request.generation_id_or_member_epoch,
+        .commit(Commit {
+            group_id: request.group_id,
+            member_id: request.member_id,
+            instance_id: request.group_instance_id,
+            generation: request.generation_id_or_member_epoch,
+            version: call.version,
             offsets,
-        )
+        })
         .await;
-    if let Err(refusal) = result {
-        for partition in topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
-            partition.error_code = code_of(refusal).code();
+    match result {
+        Ok(stale) if stale.is_empty() => (),
+        Ok(stale) => {
+            for topic in &mut topics {
+                let found = topic_of(&call, by_id, &topic.name, topic.topic_id);
+                let Ok(found) = found else { continue };
+                for one in &mut topic.partitions {
+                    if stale.contains(&(found.name.clone(), one.partition_index)) {
+                        one.error_code = ErrorCode::StaleMemberEpoch.code();
+                    }
+                }
+            }
+        }
+        Err(refusal) => {
+            for partition in topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
+                partition.error_code = code_of(refusal).code();
+            }
         }
     }
     OffsetCommitResponse {
@@ -155,6 +170,16 @@ fn fetch_group(
 ) -> OffsetFetchResponseGroup {
     let core = call.core();
     let group_id = asked.group_id.as_str();
+    let may_fetch = core
+        .groups
+        .may_fetch(group_id, asked.member_id.as_deref(), asked.member_epoch);
+    if let Err(refusal) = may_fetch {
+        return OffsetFetchResponseGroup {
+            group_id: asked.group_id,
+            topics: Vec::new(),
+            error_code: code_of(refusal).code(),
+        };
+    }
     let tell = |place: &Place, committed: Option<&Committed>| {
         if require_stable && core.groups.is_unstable(group_id, place) {
             return told(place.1, None, ErrorCode::UnstableOffsetCommit);

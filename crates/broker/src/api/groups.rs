@@ -21,18 +21,18 @@ use kafka::messages::sync_group::{SyncGroupRequest, SyncGroupResponse};
 use uuid::Uuid;
 
 use crate::dispatch::Call;
-use crate::group::coordinator::View;
-use crate::group::member::{Member, Protocol};
-use crate::group::terms::{Join, Joined, Refusal, State, Sync, Synced};
+use crate::group::coordinator::{Kind, MemberView, View};
+use crate::group::member::Protocol;
+use crate::group::terms::{Join, Joined, Refusal, Sync, Synced};
 use crate::node::NODE_ID;
 
 const KEY_TYPE_GROUP: i8 = 0;
 const KEY_TYPE_TRANSACTION: i8 = 1;
 /// Most that a member may tell about itself, and most that a leader may assign: it stays in memory.
-const MEMBER_BYTES_MAX: usize = 1 << 20;
+pub(super) const MEMBER_BYTES_MAX: usize = 1 << 20;
 const ASSIGNMENTS_BYTES_MAX: usize = 16 << 20;
-/// Read, delete and describe: nobody is refused anything yet.
-const GROUP_OPERATIONS: i32 = 1 << 3 | 1 << 6 | 1 << 8;
+/// Read, delete, describe, describe configs, alter configs: nobody is refused anything yet.
+pub(super) const GROUP_OPERATIONS: i32 = 1 << 3 | 1 << 6 | 1 << 8 | 1 << 10 | 1 << 11;
 
 /// The whole mapping from the groups' refusals to Kafka's errors.
 pub(crate) fn code_of(refusal: Refusal) -> ErrorCode {
@@ -51,6 +51,11 @@ pub(crate) fn code_of(refusal: Refusal) -> ErrorCode {
         Refusal::NotFound => ErrorCode::GroupIdNotFound,
         Refusal::Subscribed => ErrorCode::GroupSubscribedToTopic,
         Refusal::FencedProducer => ErrorCode::InvalidProducerEpoch,
+        Refusal::FencedEpoch => ErrorCode::FencedMemberEpoch,
+        Refusal::StaleEpoch => ErrorCode::StaleMemberEpoch,
+        Refusal::UnreleasedInstance => ErrorCode::UnreleasedInstanceId,
+        Refusal::InvalidPattern => ErrorCode::InvalidRegularExpression,
+        Refusal::OldCommit => ErrorCode::UnsupportedVersion,
         Refusal::TooLarge => ErrorCode::InvalidRequest,
     }
 }
@@ -282,8 +287,8 @@ pub(crate) async fn describe(call: Call, request: DescribeGroupsRequest) -> Desc
         false => i32::MIN,
     };
     let describe = |group_id: String| match call.core().groups.view(&group_id) {
-        Some(view) => described(view, operations),
-        None => {
+        Some(view) if view.kind == Kind::Classic => described(view, operations),
+        _ => {
             let newer = call.version >= 6;
             let code = if newer {
                 ErrorCode::GroupIdNotFound
@@ -307,11 +312,10 @@ pub(crate) async fn describe(call: Call, request: DescribeGroupsRequest) -> Desc
 }
 
 fn described(view: View, authorized_operations: i32) -> DescribedGroup {
-    let stable = view.state == State::Stable;
-    let protocol = view.protocol;
-    let member = |member: Member| DescribedGroupMember {
+    let stable = view.state == "Stable";
+    let member = |member: MemberView| DescribedGroupMember {
         member_metadata: if stable {
-            member.metadata(&protocol)
+            member.metadata
         } else {
             Bytes::new()
         },
@@ -329,10 +333,10 @@ fn described(view: View, authorized_operations: i32) -> DescribedGroup {
         error_code: ErrorCode::None.code(),
         error_message: None,
         group_id: view.id,
-        group_state: view.state.name().to_owned(),
+        group_state: view.state.to_owned(),
         protocol_type: view.protocol_type,
         members: view.members.into_iter().map(member).collect(),
-        protocol_data: if stable { protocol } else { String::new() },
+        protocol_data: if stable { view.protocol } else { String::new() },
         authorized_operations,
     }
 }
@@ -342,13 +346,13 @@ pub(crate) async fn list(call: Call, request: ListGroupsRequest) -> ListGroupsRe
         wanted.is_empty() || wanted.iter().any(|one| one.eq_ignore_ascii_case(found))
     };
     let views = call.core().groups.views().into_iter().filter(|view| {
-        any(&request.states_filter, view.state.name()) && any(&request.types_filter, "classic")
+        any(&request.states_filter, view.state) && any(&request.types_filter, view.kind.name())
     });
     let groups = views.map(|view| ListedGroup {
         group_id: view.id,
         protocol_type: view.protocol_type,
-        group_state: view.state.name().to_owned(),
-        group_type: "classic".to_owned(),
+        group_state: view.state.to_owned(),
+        group_type: view.kind.name().to_owned(),
     });
     ListGroupsResponse {
         groups: groups.collect(),

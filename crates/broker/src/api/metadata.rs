@@ -81,7 +81,9 @@ async fn wanted(
     operations: i32,
 ) -> MetadataResponseTopic {
     let core = call.core();
-    let Some(name) = asked.name else {
+    // Who names an id means it, whatever name stands beside it: the Java client leaves an empty one there.
+    let name = asked.name.filter(|_| asked.topic_id.is_nil());
+    let Some(name) = name else {
         return match core.topics.by_id(asked.topic_id) {
             Some(topic) => topic_answer(call, &topic, operations),
             None => MetadataResponseTopic {

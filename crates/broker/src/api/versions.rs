@@ -64,6 +64,8 @@ const OFFERED: &[(ApiKey, i16, i16)] = &[
     (ApiKey::UnregisterBroker, 0, 0),
     (ApiKey::DescribeTransactions, 0, 0),
     (ApiKey::ListTransactions, 0, 2),
+    (ApiKey::ConsumerGroupHeartbeat, 0, 1),
+    (ApiKey::ConsumerGroupDescribe, 0, 1),
     (ApiKey::ListConfigResources, 0, 1),
     (ApiKey::DescribeTopicPartitions, 0, 0),
 ];
@@ -80,35 +82,34 @@ pub(crate) fn apis() -> impl Iterator<Item = ApiKey> {
     OFFERED.iter().map(|(api, ..)| *api)
 }
 
-/// The feature that tells producers to speak the second version of transactions (KIP-890).
-const TRANSACTION_VERSION: &str = "transaction.version";
-/// Its highest level, which is in force.
-const TRANSACTION_LEVEL: i16 = 2;
+/// Features with their highest level, which is in force: consumers may have the broker assign their partitions
+/// (KIP-848), and producers are to speak the second version of transactions (KIP-890).
+const FEATURES: [(&str, i16); 2] = [("group.version", 1), ("transaction.version", 2)];
 /// From this version on, features that can be off may be told (KAFKA-17011).
 const FEATURES_OFF_FROM: i16 = 4;
 
 /// The answer to a version that we know.
 pub(crate) fn answer(version: i16) -> ApiVersionsResponse {
-    let supported = SupportedFeatureKey {
-        name: TRANSACTION_VERSION.to_owned(),
+    let supported = FEATURES.map(|(name, level)| SupportedFeatureKey {
+        name: name.to_owned(),
         min_version: 0,
-        max_version: TRANSACTION_LEVEL,
-    };
-    let finalized = FinalizedFeatureKey {
-        name: TRANSACTION_VERSION.to_owned(),
-        max_version_level: TRANSACTION_LEVEL,
-        min_version_level: TRANSACTION_LEVEL,
-    };
+        max_version: level,
+    });
+    let finalized = FEATURES.map(|(name, level)| FinalizedFeatureKey {
+        name: name.to_owned(),
+        max_version_level: level,
+        min_version_level: level,
+    });
     ApiVersionsResponse {
         api_keys: OFFERED.iter().map(|offer| offered(*offer)).collect(),
         supported_features: match version {
-            FEATURES_OFF_FROM.. => vec![supported],
+            FEATURES_OFF_FROM.. => supported.to_vec(),
             _ => Vec::new(),
         },
         // Clients take features in from an epoch that is not negative. It never changes, and zero is what
         // librdkafka before 2.2 gets over: it skips a byte too few for each tag.
         finalized_features_epoch: 0,
-        finalized_features: vec![finalized],
+        finalized_features: finalized.to_vec(),
         ..ApiVersionsResponse::default()
     }
 }

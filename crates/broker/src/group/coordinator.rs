@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use super::consumer::{self, Assigning, catalog::Catalog};
 use super::machine::Group;
 use super::member::{Millis, Ticket};
 use super::schema::{Committed, Key};
@@ -43,6 +45,8 @@ pub(super) struct Held {
     pub open: Open,
     /// Commits that are on their way to the disk.
     pub committing: usize,
+    /// Set while the broker assigns the partitions; then nobody is in `group`.
+    pub consumer: Option<Assigning>,
 }
 
 impl Held {
@@ -53,6 +57,20 @@ impl Held {
             && self.offsets.is_empty()
             && self.open.is_empty()
             && self.committing == 0
+            && self.consumer.is_none()
+    }
+
+    /// True when nobody is in the group or on the way into it.
+    fn is_idle(&self) -> bool {
+        let consumer = self.consumer.as_ref();
+        self.group.is_idle() && consumer.is_none_or(Assigning::is_empty)
+    }
+
+    /// The next moment at which time has to pass for the group.
+    fn wakes_at(&self) -> Option<Millis> {
+        let consumer = self.consumer.as_ref();
+        let consumer = consumer.and_then(|consumer| consumer.group.wakes_at());
+        self.group.wakes_at().into_iter().chain(consumer).min()
     }
 }
 
@@ -174,24 +192,58 @@ impl Groups {
     }
 }
 
+/// Who assigns a group's partitions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// One of its members.
+    Classic,
+    /// The broker.
+    Consumer,
+}
+
+impl Kind {
+    /// The name that Kafka's tools show.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Kind::Classic => "classic",
+            Kind::Consumer => "consumer",
+        }
+    }
+}
+
 /// What is told about a group.
 #[derive(Debug, Clone)]
 pub(crate) struct View {
     pub id: String,
-    pub state: State,
+    pub kind: Kind,
+    pub state: &'static str,
     pub protocol_type: String,
     pub protocol: String,
-    pub members: Vec<super::member::Member>,
+    pub members: Vec<MemberView>,
     pub offsets: BTreeMap<Place, Committed>,
+}
+
+/// What is told about a member.
+#[derive(Debug, Clone)]
+pub(crate) struct MemberView {
+    pub id: String,
+    pub instance_id: Option<String>,
+    pub client_id: String,
+    pub client_host: String,
+    /// What a classic member told the leader, and what the leader gave it.
+    pub metadata: Bytes,
+    pub assignment: Bytes,
 }
 
 /// The group coordinator.
 #[derive(Debug)]
 pub(crate) struct Coordinator {
     pub(super) groups: Mutex<Groups>,
-    rules: Rules,
+    pub(super) rules: Rules,
     offsets_retention_ms: Millis,
-    changes: mpsc::Sender<Entry>,
+    pub(super) changes: mpsc::Sender<Entry>,
+    /// The topics as they were when somebody looked last.
+    pub(super) catalog: Mutex<Arc<Catalog>>,
     sooner: Notify,
     started: (Instant, Millis),
 }
@@ -215,6 +267,7 @@ impl Coordinator {
                 stored,
                 offsets,
                 open,
+                consumer,
             } = found;
             let group = match &stored {
                 Some(snapshot) => Group::restore(snapshot.clone(), now),
@@ -228,6 +281,7 @@ impl Coordinator {
                 offsets,
                 open,
                 committing: 0,
+                consumer: consumer::restore(&id, consumer, now),
             };
             groups.held.insert(id, held);
         }
@@ -236,6 +290,7 @@ impl Coordinator {
             rules,
             offsets_retention_ms,
             changes,
+            catalog: Mutex::default(),
             sooner: Notify::new(),
             started: (Instant::now(), now),
         };
@@ -243,7 +298,7 @@ impl Coordinator {
     }
 
     /// Milliseconds since 1970 as of the start, from a clock that never jumps.
-    fn now(&self) -> Millis {
+    pub(super) fn now(&self) -> Millis {
         let (started, at) = self.started;
         at + Millis::try_from(started.elapsed().as_millis()).unwrap_or(Millis::MAX / 2)
     }
@@ -265,6 +320,9 @@ impl Coordinator {
                 if let Err(refusal) = self.create(&mut groups, group_id) {
                     return refuse(refusal, &member_id);
                 }
+            }
+            if let Err(refusal) = self.make_classic(&mut groups, group_id) {
+                return refuse(refusal, &member_id);
             }
             join.ticket = groups.number();
             groups.joins.insert(join.ticket, answer);
@@ -320,49 +378,65 @@ impl Coordinator {
         .unwrap_or_else(|| vec![Err(Refusal::UnknownMember); leavers.len()])
     }
 
-    /// Notes how far a group has come; durable when this returns.
-    pub(crate) async fn commit(
-        &self,
-        group_id: &str,
-        member_id: &str,
-        instance_id: Option<&str>,
-        generation: i32,
-        offsets: Vec<(Place, Committed)>,
-    ) -> Result<(), Refusal> {
+    /// Notes how far a group has come; durable when this returns. Returns the places that were refused
+    /// because the member has them by a later assignment, or not at all.
+    pub(crate) async fn commit(&self, commit: Commit) -> Result<BTreeSet<Place>, Refusal> {
+        let Commit {
+            group_id,
+            member_id,
+            instance_id,
+            generation,
+            version,
+            mut offsets,
+        } = commit;
+        let group_id = group_id.as_str();
         let room = self
             .changes
             .reserve()
             .await
             .map_err(|_| Refusal::NotStored)?;
-        let mut records = Records::new();
-        for ((topic, partition), committed) in &offsets {
-            let key = offset_key(group_id, topic, *partition);
-            records
-                .offset(&key, committed)
-                .map_err(|_| Refusal::NotStored)?;
-        }
         let (done, durable) = oneshot::channel();
+        let mut stale = BTreeSet::new();
         {
             let mut groups = self.groups.lock();
             if !groups.held.contains_key(group_id) {
                 if generation >= 0 {
-                    return Err(Refusal::IllegalGeneration);
+                    return Err(match version {
+                        MEMBER_EPOCHS_FROM.. => Refusal::NotFound,
+                        _ => Refusal::IllegalGeneration,
+                    });
                 }
                 if !member_id.is_empty() {
                     return Err(Refusal::UnknownMember);
                 }
                 if offsets.is_empty() {
-                    return Ok(());
+                    return Ok(stale);
                 }
                 self.create(&mut groups, group_id)?;
             }
             let Some(held) = groups.held.get_mut(group_id) else {
                 return Err(Refusal::UnknownMember);
             };
-            held.group
-                .may_commit(self.now(), member_id, instance_id, generation)?;
+            if let Some(consumer) = &held.consumer {
+                stale = self.stale(consumer, &member_id, generation, &offsets)?;
+                if version < MEMBER_EPOCHS_FROM && !consumer.is_empty() {
+                    return Err(Refusal::OldCommit);
+                }
+                offsets.retain(|(place, _)| !stale.contains(place));
+            } else {
+                let instance_id = instance_id.as_deref();
+                held.group
+                    .may_commit(self.now(), &member_id, instance_id, generation)?;
+            }
             if offsets.is_empty() {
-                return Ok(());
+                return Ok(stale);
+            }
+            let mut records = Records::new();
+            for ((topic, partition), committed) in &offsets {
+                let key = offset_key(group_id, topic, *partition);
+                records
+                    .offset(&key, committed)
+                    .map_err(|_| Refusal::NotStored)?;
             }
             held.committing += 1;
             let then = Then::Commit {
@@ -378,7 +452,8 @@ impl Coordinator {
                 then,
             });
         }
-        durable.await.unwrap_or(Err(Refusal::NotStored))
+        durable.await.unwrap_or(Err(Refusal::NotStored))?;
+        Ok(stale)
     }
 
     /// Waits for room for one change.
@@ -420,12 +495,23 @@ impl Coordinator {
         let Some(held) = groups.held.get_mut(&group_id) else {
             return Err(Refusal::NotStored);
         };
-        held.group.may_commit_in_transaction(
-            self.now(),
-            &member_id,
-            instance_id.as_deref(),
-            generation,
-        )?;
+        if let Some(consumer) = &held.consumer {
+            let named = generation >= 0 || !member_id.is_empty() || instance_id.is_some();
+            if named
+                && !self
+                    .stale(consumer, &member_id, generation, &offsets)?
+                    .is_empty()
+            {
+                return Err(Refusal::StaleEpoch);
+            }
+        } else {
+            held.group.may_commit_in_transaction(
+                self.now(),
+                &member_id,
+                instance_id.as_deref(),
+                generation,
+            )?;
+        }
         held.committing += 1;
         let (producer_id, epoch) = producer;
         let then = Then::Commit {
@@ -497,9 +583,15 @@ impl Coordinator {
             let mut groups = self.groups.lock();
             let held = groups.held.get(group_id).ok_or(Refusal::NotFound)?;
             held.group.may_delete()?;
+            if !held.is_idle() && held.consumer.is_some() {
+                return Err(Refusal::NonEmpty);
+            }
             let open = held.open.iter().map(|(_, place, _)| place);
             let places: Vec<Place> = held.offsets.keys().chain(open).cloned().collect();
-            let records = tombstones(group_id, &places, true)?;
+            let mut records = tombstones(group_id, &places, true)?;
+            if let Some(consumer) = &held.consumer {
+                consumer.bury(group_id, &mut records)?;
+            }
             groups.held.remove(group_id);
             room.send(Entry {
                 form: Form::Plain,
@@ -530,7 +622,11 @@ impl Coordinator {
                 _ => subscribed(&held.group),
             };
             let subscribed = subscribed.ok_or(Refusal::NonEmpty)?;
-            let free = |place: &Place| !subscribed.iter().any(|topic| **topic == *place.0);
+            let consumer = held.consumer.as_ref();
+            let free = |place: &Place| {
+                !subscribed.iter().any(|topic| **topic == *place.0)
+                    && !consumer.is_some_and(|consumer| consumer.group.is_subscribed(&place.0))
+            };
             let results = places
                 .iter()
                 .map(|place| {
@@ -596,7 +692,7 @@ impl Coordinator {
                 let Some(held) = groups.held.get(&group_id) else {
                     continue;
                 };
-                expiry(&held.group, before)
+                expiry(held, before)
             };
             let old = |place: &Place, committed: &Committed| match &rule {
                 Expiry::Never => false,
@@ -653,11 +749,15 @@ impl Coordinator {
         let open = held.open.iter();
         let open = open.filter(|(_, place, committed)| old(place, committed));
         places.extend(open.map(|(_, place, _)| place.clone()));
-        let whole = why == Why::Expired && left == 0 && held.group.is_idle();
-        if places.is_empty() && !(whole && held.stored.is_some()) {
+        let whole = why == Why::Expired && left == 0 && held.is_idle();
+        let is_stored = held.stored.is_some() || held.consumer.is_some();
+        if places.is_empty() && !(whole && is_stored) {
             return Ok(());
         }
-        let records = tombstones(group_id, &places, whole)?;
+        let mut records = tombstones(group_id, &places, whole)?;
+        if let Some(consumer) = held.consumer.as_ref().filter(|_| whole) {
+            consumer.bury(group_id, &mut records)?;
+        }
         let incarnation = held.incarnation;
         if whole {
             groups.held.remove(group_id);
@@ -714,7 +814,7 @@ impl Coordinator {
         });
     }
 
-    fn create(&self, groups: &mut Groups, group_id: &str) -> Result<(), Refusal> {
+    pub(super) fn create(&self, groups: &mut Groups, group_id: &str) -> Result<(), Refusal> {
         if groups.held.len() >= GROUPS_MAX {
             warn!(limit = GROUPS_MAX, "too many groups, a new one is refused");
             return Err(Refusal::NotStored);
@@ -726,6 +826,7 @@ impl Coordinator {
             offsets: BTreeMap::new(),
             open: Open::default(),
             committing: 0,
+            consumer: None,
         };
         groups.held.insert(group_id.to_owned(), held);
         Ok(())
@@ -747,14 +848,19 @@ impl Coordinator {
             }
         }
         let held = groups.held.get(group_id)?;
-        let wakes_at = held.group.wakes_at();
+        let wakes_at = held.wakes_at();
         if held.is_empty() {
             groups.held.remove(group_id);
         }
-        if wakes_at.is_some_and(|at| at < groups.looks_at) {
+        self.wake(groups, wakes_at);
+        Some(result)
+    }
+
+    /// Makes the timer look sooner than it meant to.
+    pub(super) fn wake(&self, groups: &Groups, at: Option<Millis>) {
+        if at.is_some_and(|at| at < groups.looks_at) {
             self.sooner.notify_one();
         }
-        Some(result)
     }
 
     fn carry_out(
@@ -816,20 +922,17 @@ impl Coordinator {
                 let due: Vec<String> = groups
                     .held
                     .iter()
-                    .filter(|(_, held)| held.group.wakes_at().is_some_and(|at| at <= now))
+                    .filter(|(_, held)| held.wakes_at().is_some_and(|at| at <= now))
                     .map(|(id, _)| id.clone())
                     .collect();
                 for id in due {
+                    self.tick_assigning(&mut groups, &id, now);
                     self.step(&mut groups, &id, |group, now, out| {
                         group.tick(now, &self.rules, out);
                     });
                 }
                 let limit = now + Millis::try_from(SLEEP_MAX.as_millis()).unwrap_or(Millis::MAX);
-                let next = groups
-                    .held
-                    .values()
-                    .filter_map(|held| held.group.wakes_at())
-                    .min();
+                let next = groups.held.values().filter_map(Held::wakes_at).min();
                 groups.looks_at = next.unwrap_or(limit).clamp(now + 1, limit);
                 Duration::from_millis((groups.looks_at - now).unsigned_abs())
             };
@@ -842,9 +945,25 @@ impl Coordinator {
     }
 }
 
+/// From this version of OffsetCommit on, members say the epoch that the broker gave them.
+const MEMBER_EPOCHS_FROM: i16 = 9;
+
 /// Room for one change.
 #[derive(Debug)]
-pub(crate) struct Room<'a>(mpsc::Permit<'a, Entry>);
+pub(crate) struct Room<'a>(pub(super) mpsc::Permit<'a, Entry>);
+
+/// How far a group has come.
+#[derive(Debug)]
+pub(crate) struct Commit {
+    pub group_id: String,
+    pub member_id: String,
+    pub instance_id: Option<String>,
+    /// The generation, or the member's epoch; -1 of those who are not in the group.
+    pub generation: i32,
+    /// The version of the request.
+    pub version: i16,
+    pub offsets: Vec<(Place, Committed)>,
+}
 
 /// How far a group has come, as part of a producer's transaction.
 #[derive(Debug)]
@@ -872,7 +991,13 @@ enum Expiry {
     Unused(Vec<String>),
 }
 
-fn expiry(group: &Group, before: Millis) -> Expiry {
+fn expiry(held: &Held, before: Millis) -> Expiry {
+    if let Some(consumer) = &held.consumer {
+        let topics = held.offsets.keys().map(|(topic, _)| topic.to_string());
+        let subscribed = topics.filter(|topic| consumer.group.is_subscribed(topic));
+        return Expiry::Unused(subscribed.collect());
+    }
+    let group = &held.group;
     match (group.state(), group.protocol_type()) {
         (State::Empty, Some(_)) if group.since_ms() <= before => Expiry::All,
         (State::Empty, Some(_)) => Expiry::Never,
@@ -905,12 +1030,25 @@ fn subscribed(group: &Group) -> Option<Vec<String>> {
 }
 
 fn view(id: &str, held: &Held) -> View {
+    if let Some(consumer) = &held.consumer {
+        return consumer.listed(id, held.offsets.clone());
+    }
+    let protocol = held.group.protocol().unwrap_or_default();
+    let member = |member: &super::member::Member| MemberView {
+        id: member.id.clone(),
+        instance_id: member.instance_id.clone(),
+        client_id: member.client_id.clone(),
+        client_host: member.client_host.clone(),
+        metadata: member.metadata(protocol),
+        assignment: member.assignment.clone(),
+    };
     View {
         id: id.to_owned(),
-        state: held.group.state(),
+        kind: Kind::Classic,
+        state: held.group.state().name(),
         protocol_type: held.group.protocol_type().unwrap_or_default().to_owned(),
-        protocol: held.group.protocol().unwrap_or_default().to_owned(),
-        members: held.group.members().cloned().collect(),
+        protocol: protocol.to_owned(),
+        members: held.group.members().map(member).collect(),
         offsets: held.offsets.clone(),
     }
 }

@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
+use super::consumer::records::{self as assigned, Item, Stored};
 use super::coordinator::{Coordinator, Groups, Open, Place};
 use super::schema::{self, Committed, Key};
 use super::terms::{After, Refusal, Snapshot};
@@ -32,11 +33,16 @@ pub(crate) struct Found {
     pub(super) stored: Option<Snapshot>,
     pub(super) offsets: BTreeMap<Place, Committed>,
     pub(super) open: Open,
+    /// The records of a group whose partitions the broker assigns; empty for any other.
+    pub(super) consumer: Stored,
 }
 
 impl Found {
     fn is_empty(&self) -> bool {
-        self.stored.is_none() && self.offsets.is_empty() && self.open.is_empty()
+        self.stored.is_none()
+            && self.offsets.is_empty()
+            && self.open.is_empty()
+            && self.consumer.is_empty()
     }
 }
 
@@ -69,6 +75,14 @@ impl Records {
         self.0
             .push((schema::write_key(key)?, Some(schema::write_group(value)?)));
         Ok(())
+    }
+
+    pub(super) fn line(&mut self, line: Line) {
+        self.0.push(line);
+    }
+
+    pub(super) fn into_lines(self) -> Vec<Line> {
+        self.0
     }
 
     pub(super) fn tombstone(&mut self, key: &Key) -> Result<(), EncodeError> {
@@ -123,6 +137,13 @@ pub(super) enum Then {
         incarnation: u64,
         stored: Box<(Snapshot, After)>,
     },
+    /// Parts of a group whose partitions the broker assigns.
+    Assigned {
+        group: String,
+        incarnation: u64,
+        items: BTreeSet<Item>,
+        done: Option<oneshot::Sender<Result<(), Refusal>>>,
+    },
     Done {
         done: oneshot::Sender<Result<(), Refusal>>,
     },
@@ -159,7 +180,15 @@ fn replay(
     let key = record.key.map(Bytes::copy_from_slice).unwrap_or_default();
     let value = record.value.map(Bytes::copy_from_slice);
     match schema::read_key(&key)? {
-        None => (),
+        None => {
+            if let Some(group) = assigned::group_of(&key)? {
+                let stored = &mut loaded.groups.entry(group).or_default().consumer;
+                match value {
+                    Some(value) => stored.insert(key, value),
+                    None => stored.remove(&key),
+                };
+            }
+        }
         Some(Key::Group { group }) => {
             let stored = value.as_ref().map(schema::read_group).transpose()?;
             loaded.groups.entry(group).or_default().stored = stored;
@@ -221,7 +250,7 @@ pub(crate) async fn run(
         let written = write(&writer, &partition, &entries).await;
         let mut groups = coordinator.groups.lock();
         for (entry, written) in entries.drain(..).zip(written) {
-            apply(&coordinator, &mut groups, entry.then, written);
+            apply(&coordinator, &mut groups, entry, written);
         }
     }
 }
@@ -247,7 +276,7 @@ async fn write(
             .count();
         let (some, later) = rest.split_at(plain.max(1));
         rest = later;
-        let lines = some.iter().flat_map(|entry| &entry.records.0);
+        let lines = some.iter().map(|entry| &entry.records.0[..]);
         let batches = match &first.form {
             Form::Plain => ledger::write(lines, None),
             Form::Transaction { producer_id, epoch } => {
@@ -304,9 +333,10 @@ async fn written(
 fn apply(
     coordinator: &Coordinator,
     groups: &mut Groups,
-    then: Then,
+    entry: Entry,
     written: Result<(), Rejected>,
 ) {
+    let Entry { records, then, .. } = entry;
     let durable = written.is_ok();
     let outcome = written.clone().map_err(|rejected| match rejected {
         Rejected::InvalidEpoch => Refusal::FencedProducer,
@@ -363,6 +393,17 @@ fn apply(
             incarnation,
             stored,
         } => coordinator.stored(groups, &group, incarnation, *stored, durable),
+        Then::Assigned {
+            group,
+            incarnation,
+            items,
+            done,
+        } => {
+            groups.assigned(&group, incarnation, items, records, durable);
+            if let Some(done) = done {
+                _ = done.send(outcome); // the client may have left
+            }
+        }
         Then::Done { done } => _ = done.send(outcome), // the client may have left
     }
 }

@@ -60,6 +60,16 @@ pub(crate) enum Refusal {
     Subscribed,
     #[error("a newer instance of the producer has taken over")]
     FencedProducer,
+    #[error("the member's epoch is not the one that the group knows")]
+    FencedEpoch,
+    #[error("the epoch is not the member's current one")]
+    StaleEpoch,
+    #[error("another member holds this instance id and has not released it")]
+    UnreleasedInstance,
+    #[error("the pattern of topics is not a valid regular expression")]
+    InvalidPattern,
+    #[error("members of this group must commit with version 9 or above")]
+    OldCommit,
     #[error("a member's metadata or assignment is larger than the broker takes")]
     TooLarge,
 }

@@ -9,6 +9,7 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use observe::metrics::Metrics;
 use parking_lot::{Mutex, RwLock};
@@ -108,6 +109,8 @@ pub(crate) struct Options {
 pub(crate) struct Topics {
     options: Options,
     known: RwLock<Known>,
+    /// Rises whenever a topic comes, goes or grows.
+    version: AtomicU64,
     /// One change at a time; it waits for the disk, so it is never taken by a task directly.
     changes: Mutex<()>,
 }
@@ -128,6 +131,7 @@ impl Topics {
         let topics = Self {
             options,
             known: RwLock::default(),
+            version: AtomicU64::new(0),
             changes: Mutex::new(()),
         };
         journal::sweep(&topics.options.data_dir)?;
@@ -175,6 +179,11 @@ impl Topics {
     /// Returns all topics in the order of their names.
     pub(crate) fn all(&self) -> Vec<Arc<Topic>> {
         self.known.read().by_name.values().cloned().collect()
+    }
+
+    /// Returns a number that rises whenever a topic comes, goes or grows.
+    pub(crate) fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
     }
 
     pub(crate) fn base(&self) -> &Base {
@@ -317,6 +326,7 @@ impl Topics {
         self.write(&saved)
             .inspect_err(|_| self.clear(&topic.name, now..count))?;
         topic.grow(more);
+        self.version.fetch_add(1, Ordering::Release);
         info!(topic = %topic.name, partitions = count, "partitions added");
         Ok(())
     }
@@ -357,6 +367,8 @@ impl Topics {
         let mut known = self.known.write();
         known.by_id.insert(topic.id, topic.clone());
         known.by_name.insert(topic.name.clone(), topic);
+        drop(known);
+        self.version.fetch_add(1, Ordering::Release);
     }
 
     /// Returns false when the topic was not there any more.
@@ -366,6 +378,8 @@ impl Topics {
         if there {
             known.by_name.remove(&topic.name);
         }
+        drop(known);
+        self.version.fetch_add(1, Ordering::Release);
         there
     }
 

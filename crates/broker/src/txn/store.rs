@@ -59,7 +59,7 @@ impl Store {
     ) -> Result<(), Rejected> {
         let line =
             schema::write(id, metadata).map_err(|cause| Rejected::Invalid(cause.to_string()))?;
-        for batch in ledger::write([line].iter(), None) {
+        for batch in ledger::write([&[line][..]].into_iter(), None) {
             let partition = self.partition.clone();
             let append = self
                 .writer

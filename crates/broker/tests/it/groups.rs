@@ -231,7 +231,7 @@ async fn groups_that_are_not_there() {
     client.create("t", 1, &[]).await;
     assert_eq!(
         commit(&mut client, "m", 1, 0, 1).await,
-        ErrorCode::IllegalGeneration
+        ErrorCode::GroupIdNotFound
     );
     let groups = client.ask(5, ListGroupsRequest::default()).await.groups;
     assert_eq!(groups, [], "asking makes no group");

@@ -3,6 +3,7 @@
 mod clients;
 mod compacts;
 mod configs;
+mod consumers;
 mod differential;
 mod fetches;
 mod formats;

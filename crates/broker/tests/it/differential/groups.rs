@@ -44,7 +44,9 @@ pub(super) async fn settle(side: &mut Side) {
             _ => tokio::task::yield_now().await,
         }
     }
-    for group in ["og", "solo", "none", "fixed", "simple", "nobody"] {
+    for group in [
+        "og", "solo", "none", "fixed", "simple", "nobody", "modern", "nowhere",
+    ] {
         while matches!(
             side.ask(4, beat(group, "who", 1)).await,
             Answer::Given(answer) if COME_AGAIN.contains(&answer.error_code)
