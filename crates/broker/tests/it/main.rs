@@ -9,6 +9,7 @@ mod fetches;
 mod formats;
 mod groups;
 mod hostile;
+mod kills;
 mod metrics;
 mod produces;
 mod restarts;

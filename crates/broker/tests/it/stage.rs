@@ -114,6 +114,23 @@ pub(crate) struct Client {
 }
 
 impl Client {
+    /// Connects as soon as somebody listens there.
+    pub(crate) async fn await_at(address: SocketAddr) -> Self {
+        let connecting = async {
+            loop {
+                match TcpStream::connect(address).await {
+                    Ok(stream) => return stream,
+                    Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+                }
+            }
+        };
+        Self {
+            stream: timeout(LIMIT, connecting).await.expect("a broker in time"),
+            received: BytesMut::new(),
+            next: 0,
+        }
+    }
+
     pub(crate) async fn connect(address: SocketAddr) -> Self {
         Self {
             stream: TcpStream::connect(address).await.expect("connects"),
