@@ -3,6 +3,7 @@
 //! `NUNCIO_TEST_BOOTSTRAP=host:port` points these tests at another broker: a case that Apache Kafka does not
 //! pass says nothing about ours.
 
+mod consumers;
 mod contract;
 mod crash;
 mod cross;

@@ -9,6 +9,9 @@
 //!
 //! `confluent.py` can also be a `producer`, for `crash.rs`.
 //!
+//! With `NUNCIO_GROUP_PROTOCOL=consumer` a member lets the broker assign (KIP-848), by the assignor that
+//! `NUNCIO_GROUP_ASSIGNOR` names; a topic that begins with `^` is a pattern.
+//!
 //! Keys, values and header values are hexadecimal. Every line carries `at`, the machine's monotonic clock in
 //! microseconds, so that the events of several processes can be put in order. `kcat` has no script: `kcat.rs`
 //! puts its options and its output into the same words.
@@ -278,10 +281,17 @@ impl Client {
     /// Starts a member of a consumer group.
     #[track_caller]
     pub(super) fn member(&self, group: &str, topic: &str) -> Member {
-        match self {
-            Self::Script(agent) => Member::start(agent.kind, &agent.bootstrap, group, topic),
-            Self::Kcat(kcat) => Member::start(Kind::Kcat, &kcat.bootstrap, group, topic),
-        }
+        self.member_by("classic", group, topic)
+    }
+
+    /// Starts a member that speaks one of Kafka's two protocols of groups.
+    #[track_caller]
+    pub(super) fn member_by(&self, protocol: &str, group: &str, topic: &str) -> Member {
+        let (kind, bootstrap) = match self {
+            Self::Script(agent) => (agent.kind, &agent.bootstrap),
+            Self::Kcat(kcat) => (Kind::Kcat, &kcat.bootstrap),
+        };
+        Member::start(kind, protocol, bootstrap, group, topic)
     }
 }
 
@@ -332,13 +342,14 @@ enum Words {
 
 impl Member {
     #[track_caller]
-    fn start(kind: Kind, bootstrap: &str, group: &str, topic: &str) -> Self {
+    fn start(kind: Kind, protocol: &str, bootstrap: &str, group: &str, topic: &str) -> Self {
         let mut command = kind.command().expect("it was there when its agent started");
         let words = if kind == Kind::Kcat {
             command = kcat::member(&command, bootstrap, group, topic);
             Words::Kcat
         } else {
             command.args(["member", bootstrap, group, topic]);
+            command.env("NUNCIO_GROUP_PROTOCOL", protocol);
             Words::Contract
         };
         let process = Process::start(&format!("{kind} member"), command);

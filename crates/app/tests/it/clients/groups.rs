@@ -12,7 +12,7 @@ use super::kcat::hex;
 use super::subject::unique;
 
 const LIMIT: Duration = Duration::from_secs(60);
-const PARTITIONS: i32 = 4;
+pub(super) const PARTITIONS: i32 = 4;
 
 /// Join, rebalance, leave, resume.
 #[track_caller]
@@ -108,15 +108,15 @@ fn members_of_different_clients_share_a_group() {
     second.leave();
 }
 
-struct Work {
-    topic: String,
-    produced: i32,
+pub(super) struct Work {
+    pub(super) topic: String,
+    pub(super) produced: i32,
 }
 
 impl Work {
     /// Produces so many more records, spread over all partitions.
     #[track_caller]
-    fn produce(&mut self, client: &mut Client, count: i32) {
+    pub(super) fn produce(&mut self, client: &mut Client, count: i32) {
         let mut records: Vec<Record> = (self.produced..self.produced + count)
             .map(|number| Record {
                 partition: number % PARTITIONS,
@@ -140,7 +140,7 @@ impl Work {
         self.produced += count;
     }
 
-    fn expected(&self) -> BTreeSet<String> {
+    pub(super) fn expected(&self) -> BTreeSet<String> {
         (0..self.produced).map(value).collect()
     }
 
@@ -154,7 +154,11 @@ fn value(number: i32) -> String {
 }
 
 #[track_caller]
-fn wait_for(what: &str, members: &mut [&mut Member], done: impl Fn(&[&mut Member]) -> bool) {
+pub(super) fn wait_for(
+    what: &str,
+    members: &mut [&mut Member],
+    done: impl Fn(&[&mut Member]) -> bool,
+) {
     wait::until(what, LIMIT, || {
         for member in members.iter_mut() {
             member.look();
@@ -164,7 +168,7 @@ fn wait_for(what: &str, members: &mut [&mut Member], done: impl Fn(&[&mut Member
 }
 
 /// Returns the values that the members have read.
-fn seen(members: &[&mut Member]) -> BTreeSet<String> {
+pub(super) fn seen(members: &[&mut Member]) -> BTreeSet<String> {
     let records = members.iter().flat_map(|member| &member.records);
     records
         .filter_map(|read| read.record.value.clone())
@@ -172,7 +176,7 @@ fn seen(members: &[&mut Member]) -> BTreeSet<String> {
 }
 
 /// Tells whether the members have so many partitions each, and together all of them.
-fn shares(members: &[&mut Member], counts: &[usize]) -> bool {
+pub(super) fn shares(members: &[&mut Member], counts: &[usize]) -> bool {
     let all: BTreeSet<i32> = members
         .iter()
         .flat_map(|member| member.assigned.clone())
@@ -183,7 +187,7 @@ fn shares(members: &[&mut Member], counts: &[usize]) -> bool {
 
 /// Nothing was read twice: every member commits what it has read before it gives a partition away.
 #[track_caller]
-fn check_once(kind: Kind, members: &[&Member]) {
+pub(super) fn check_once(kind: Kind, members: &[&Member]) {
     if kind == Kind::Kcat {
         return; // it commits by the clock
     }
@@ -195,7 +199,7 @@ fn check_once(kind: Kind, members: &[&Member]) {
 }
 
 #[track_caller]
-fn check_group(client: &mut Client, group: &str, state: &str, members: usize) {
+pub(super) fn check_group(client: &mut Client, group: &str, state: &str, members: usize) {
     let Client::Script(agent) = client else {
         return;
     };
@@ -215,7 +219,7 @@ fn check_group(client: &mut Client, group: &str, state: &str, members: usize) {
 }
 
 #[track_caller]
-fn check_committed(client: &mut Client, group: &str, topic: &str, each: i32) {
+pub(super) fn check_committed(client: &mut Client, group: &str, topic: &str, each: i32) {
     let Client::Script(agent) = client else {
         return;
     };

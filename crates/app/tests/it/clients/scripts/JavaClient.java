@@ -10,7 +10,9 @@ import java.util.Collection;
 import java.util.HexFormat;
 import java.util.List;
 import java.util.Map;
+import java.util.HashSet;
 import java.util.Properties;
+import java.util.Set;
 import java.util.TreeMap;
 import java.util.concurrent.Future;
 import java.util.concurrent.TimeUnit;
@@ -20,6 +22,7 @@ import org.apache.kafka.clients.consumer.ConsumerRebalanceListener;
 import org.apache.kafka.clients.consumer.ConsumerRecord;
 import org.apache.kafka.clients.consumer.KafkaConsumer;
 import org.apache.kafka.clients.consumer.OffsetAndMetadata;
+import org.apache.kafka.clients.consumer.SubscriptionPattern;
 import org.apache.kafka.clients.producer.KafkaProducer;
 import org.apache.kafka.clients.producer.ProducerRecord;
 import org.apache.kafka.clients.producer.RecordMetadata;
@@ -191,12 +194,18 @@ public final class JavaClient {
         Properties options = new Properties();
         options.put("bootstrap.servers", bootstrap);
         options.put("group.id", group);
-        options.put("group.protocol", "classic");
+        String protocol = System.getenv().getOrDefault("NUNCIO_GROUP_PROTOCOL", "classic");
+        options.put("group.protocol", protocol);
         options.put("auto.offset.reset", "earliest");
         options.put("enable.auto.commit", "false");
-        options.put("partition.assignment.strategy", "org.apache.kafka.clients.consumer.RangeAssignor");
-        options.put("session.timeout.ms", "10000");
-        options.put("heartbeat.interval.ms", "300");
+        if (protocol.equals("classic")) {
+            options.put("partition.assignment.strategy", "org.apache.kafka.clients.consumer.RangeAssignor");
+            options.put("session.timeout.ms", "10000");
+            options.put("heartbeat.interval.ms", "300");
+        } else {
+            // An assignor that is named is the broker's.
+            options.put("group.remote.assignor", System.getenv().getOrDefault("NUNCIO_GROUP_ASSIGNOR", "uniform"));
+        }
         Thread ended = new Thread(() -> {
             try {
                 System.in.readAllBytes();
@@ -208,25 +217,42 @@ public final class JavaClient {
         ended.start();
         var bytes = new ByteArrayDeserializer();
         try (var consumer = new KafkaConsumer<byte[], byte[]>(options, bytes, bytes)) {
-            consumer.subscribe(List.of(topic), new ConsumerRebalanceListener() {
+            var listener = new ConsumerRebalanceListener() {
+                private final Set<TopicPartition> owned = new HashSet<>();
+
                 @Override
                 public void onPartitionsAssigned(Collection<TopicPartition> partitions) {
-                    ObjectNode event = JSON.createObjectNode().put("event", "assigned");
-                    ArrayNode numbers = event.putArray("partitions");
-                    partitions.stream().map(TopicPartition::partition).sorted().forEach(numbers::add);
-                    tell(event);
+                    owned.addAll(partitions);
+                    tellOwned();
                 }
 
                 @Override
                 public void onPartitionsRevoked(Collection<TopicPartition> partitions) {
-                    tell(JSON.createObjectNode().put("event", "revoked"));
+                    owned.removeAll(partitions);
+                    if (protocol.equals("classic") || owned.isEmpty()) {
+                        tell(JSON.createObjectNode().put("event", "revoked"));
+                    } else {
+                        tellOwned();
+                    }
                 }
-            });
+
+                private void tellOwned() {
+                    ObjectNode event = JSON.createObjectNode().put("event", "assigned");
+                    ArrayNode numbers = event.putArray("partitions");
+                    owned.stream().map(TopicPartition::partition).sorted().forEach(numbers::add);
+                    tell(event);
+                }
+            };
+            if (topic.startsWith("^")) {
+                consumer.subscribe(new SubscriptionPattern(topic), listener); // the broker finds the topics
+            } else {
+                consumer.subscribe(List.of(topic), listener);
+            }
             while (ended.isAlive()) {
                 Map<TopicPartition, OffsetAndMetadata> positions = new java.util.HashMap<>();
                 for (ConsumerRecord<byte[], byte[]> record : consumer.poll(Duration.ofMillis(100))) {
                     tell(told(record).put("event", "record"));
-                    TopicPartition partition = new TopicPartition(topic, record.partition());
+                    TopicPartition partition = new TopicPartition(record.topic(), record.partition());
                     positions.put(partition, new OffsetAndMetadata(record.offset() + 1));
                 }
                 if (!positions.isEmpty()) {

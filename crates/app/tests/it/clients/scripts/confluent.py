@@ -1,4 +1,5 @@
 """confluent-kafka (librdkafka) under the contract of `../contract.rs`."""
+import os
 import sys
 import time
 
@@ -185,35 +186,50 @@ def producer(topic, partitions, name):
 
 def member(group, topic, value_bytes_max=None):
     """Reads and commits until stdin ends; rides out everything that a restart of the broker brings."""
+    protocol = os.environ.get("NUNCIO_GROUP_PROTOCOL", "classic")
     consumer = Consumer({
         "bootstrap.servers": bootstrap,
         "group.id": group,
+        "group.protocol": protocol,
         "auto.offset.reset": "earliest",
         "enable.auto.commit": False,
+        "reconnect.backoff.max.ms": 500,
+    } | ({
         "partition.assignment.strategy": "range",
         "session.timeout.ms": 10000,
         "heartbeat.interval.ms": 300,
-        "reconnect.backoff.max.ms": 500,
-    })
+    } if protocol == "classic" else {
+        # An assignor that is named is the broker's.
+        "group.remote.assignor": os.environ.get("NUNCIO_GROUP_ASSIGNOR", "uniform"),
+    }))
+    owned = set()
 
     def now_has(consumer, partitions):
-        tell(event="assigned", partitions=sorted(partition.partition for partition in partitions))
+        if protocol == "classic":
+            owned.clear()
+        owned.update((partition.topic, partition.partition) for partition in partitions)
+        tell(event="assigned", partitions=sorted(partition for _, partition in owned))
 
     def now_lacks(consumer, partitions):
-        tell(event="revoked")
+        owned.difference_update((partition.topic, partition.partition) for partition in partitions)
+        if protocol == "classic" or not owned:
+            tell(event="revoked")
+        else:
+            tell(event="assigned", partitions=sorted(partition for _, partition in owned))
 
     consumer.subscribe([topic], on_assign=now_has, on_revoke=now_lacks, on_lost=now_lacks)
     ended = until_stdin_ends()
     while not ended.is_set():
-        positions = {}
+        places = {}
         for message in consumer.consume(200, 0.1):
             if message.error():
                 tell(event="error", error=message.error().str())
                 continue
             tell(event="record", **told(*of(message, value_bytes_max and int(value_bytes_max))))
-            positions[message.partition()] = message.offset() + 1
-        if positions:
-            asked = [TopicPartition(topic, partition, offset) for partition, offset in positions.items()]
+            places[message.topic(), message.partition()] = message.offset() + 1
+        if places:
+            asked = [TopicPartition(*place, offset) for place, offset in places.items()]
+            positions = {partition: offset for (_, partition), offset in places.items()}
             tell(event="committing", offsets=positions)
             try:
                 for partition in consumer.commit(offsets=asked, asynchronous=False):
