@@ -33,8 +33,8 @@ const CONCURRENT_WAIT_MAX: Duration = Duration::from_millis(100);
 const TIMEOUTS_CHECK: Duration = Duration::from_secs(1);
 /// How often ids that nobody uses any more are looked for.
 const EXPIRY_CHECK: Duration = Duration::from_secs(60);
-/// Pause before markers are tried again that the disk has refused.
-const MARKERS_RETRY: Duration = Duration::from_secs(1);
+/// Pause before the end of a transaction is tried again that the disk has refused.
+const END_RETRY: Duration = Duration::from_secs(1);
 
 /// What a client may ask for when it starts.
 #[derive(Debug, Clone)]
@@ -55,7 +55,7 @@ pub(crate) struct Transactions {
     store: Store,
     /// Told when a step has ended.
     changed: Arc<Notify>,
-    /// Ends the retries of markers.
+    /// Ends the retries of what the disk has refused.
     stop: CancellationToken,
 }
 
@@ -115,7 +115,7 @@ impl Transactions {
         Ok(write())
     }
 
-    /// Ends the retries of markers.
+    /// Ends the retries of what the disk has refused.
     pub(crate) fn stop(&self) {
         self.stop.cancel();
     }
@@ -237,7 +237,7 @@ async fn finish_now(core: Arc<Core>, id: String, prepared: Metadata) {
         commit: prepared.state == State::PrepareCommit,
         coordinator_epoch: core.node.epoch(),
     };
-    let mut left = prepared.places;
+    let mut left = prepared.places.clone();
     loop {
         left = write_markers(&core, &end, left)
             .await
@@ -248,26 +248,44 @@ async fn finish_now(core: Arc<Core>, id: String, prepared: Metadata) {
         if left.is_empty() {
             break;
         }
-        tokio::select! {
-            () = time::sleep(MARKERS_RETRY) => (),
-            () = core.transactions.stop.cancelled() => return, // the next start goes on
+        if !pause(&core).await {
+            return;
         }
     }
-    let next = {
-        let mut held = core.transactions.held.lock();
-        let Some(found) = held.get_mut(&id) else {
-            return;
+    loop {
+        let next = {
+            let mut held = core.transactions.held.lock();
+            let Some(found) = held.get_mut(&id) else {
+                return;
+            };
+            if *found.metadata() != prepared {
+                return; // somebody else has stored it
+            }
+            let Some(next) = found.complete(clock::now_ms()) else {
+                return;
+            };
+            found.begin(&next);
+            next
         };
-        let Some(next) = found.complete(clock::now_ms()) else {
+        // Nothing is lost when this does not reach the disk: the next start writes the markers again, and
+        // all that the producer stores from now on is stored after it.
+        match store(&core, &id, next, false).await {
+            Ok(_) => return,
+            Err(refusal) => {
+                warn!(%id, %refusal, "a transaction has ended, but that could not be stored yet");
+            }
+        }
+        if !pause(&core).await {
             return;
-        };
-        found.begin(&next);
-        next
-    };
-    // Nothing is lost when this is: the next start writes the markers again, and all that the producer
-    // stores from now on is stored after it.
-    if let Err(refusal) = store(&core, &id, next, false).await {
-        warn!(%id, %refusal, "a transaction has ended, but that could not be stored");
+        }
+    }
+}
+
+/// Waits before what the disk has refused is tried again; says no when told to stop: the next start goes on.
+async fn pause(core: &Core) -> bool {
+    tokio::select! {
+        () = time::sleep(END_RETRY) => true,
+        () = core.transactions.stop.cancelled() => false,
     }
 }
 

@@ -1,5 +1,7 @@
 //! Transactions outlive the broker in every state.
 
+use std::time::Duration;
+
 use journal::producer::Origin;
 use journal::{Config, Log};
 use kafka::messages::Message;
@@ -8,6 +10,9 @@ use kafka::messages::transaction_state::{
 };
 
 use super::*;
+
+/// Longest wait for a transaction's end.
+const LIMIT: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn an_open_transaction_goes_on_after_a_stop() {
@@ -100,4 +105,33 @@ async fn what_was_decided_is_carried_out_by_the_next_start() {
             "{status} {version}"
         );
     }
+}
+
+#[tokio::test]
+async fn an_end_that_the_disk_refuses_is_stored_later() {
+    let stage = Stage::open().await;
+    stage.client().await.create("t", 1, &[]).await;
+    let mut writer = Writer::start(&stage, "w").await;
+    writer.write("t", &["a"]).await;
+    stage.broker.close().await;
+    prepare(&stage, &writer, 2, 0);
+    let stage = stage.abandon().await;
+    // The first batch of a new leader epoch needs this file. The runtime has one thread: the broker, which
+    // has just been opened, does nothing before the next `await`.
+    let dir = stage.data_dir().join("__transaction_state-0");
+    let obstacle = dir.join("leader-epoch-checkpoint.tmp");
+    std::fs::create_dir(&obstacle).expect("made");
+    let mut client = stage.client().await;
+    assert_eq!(await_visible(&mut client, "t", 2).await, ["a"]);
+    // Each of these waits for the end, so that it was tried by then.
+    for _ in 0..3 {
+        let answer = client.ask(4, starting("w")).await;
+        assert_eq!(error(answer.error_code), ErrorCode::ConcurrentTransactions);
+    }
+    std::fs::remove_dir(&obstacle).expect("removed");
+    let started = tokio::time::timeout(LIMIT, Writer::start(&stage, "w"));
+    let mut writer = started.await.expect("in time");
+    writer.write("t", &["b"]).await;
+    assert_eq!(writer.end(3, true).await, NONE);
+    assert_eq!(await_visible(&mut client, "t", 4).await, ["a", "b"]);
 }
