@@ -350,6 +350,12 @@ impl Partition {
         producers
     }
 
+    /// Tells of one producer.
+    pub(crate) fn producer(&self, id: i64) -> Option<Producer> {
+        let writing = self.writing.lock();
+        writing.log.as_ref()?.producers().get(id).cloned()
+    }
+
     pub(crate) fn start(&self) -> i64 {
         self.reader.start_offset()
     }

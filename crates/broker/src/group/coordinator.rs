@@ -547,6 +547,11 @@ impl Coordinator {
         outcome
     }
 
+    /// Says whether offsets of a producer wait for the end of its transaction.
+    pub(crate) fn is_open(&self, producer_id: i64) -> bool {
+        self.groups.lock().open.contains_key(&producer_id)
+    }
+
     /// Says whether a group's offset may still change by the end of a transaction.
     pub(crate) fn is_unstable(&self, group_id: &str, place: &Place) -> bool {
         let groups = self.groups.lock();

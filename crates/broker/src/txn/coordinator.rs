@@ -21,7 +21,7 @@ use super::terms::{Metadata, NO_EPOCH, Refusal, Rules, State, Version};
 use crate::clock;
 use crate::core::Core;
 use crate::group::coordinator::Place;
-use crate::partition::Rejected;
+use crate::partition::{Partition, Rejected};
 use crate::topic::OFFSETS_TOPIC;
 use crate::writer::Append;
 
@@ -231,7 +231,7 @@ fn finish(
 }
 
 async fn finish_now(core: Arc<Core>, id: String, prepared: Metadata) {
-    let end = Markers {
+    let mut end = Markers {
         producer_id: prepared.producer_id,
         epoch: prepared.epoch,
         commit: prepared.state == State::PrepareCommit,
@@ -242,9 +242,13 @@ async fn finish_now(core: Arc<Core>, id: String, prepared: Metadata) {
         left = write_markers(&core, &end, left)
             .await
             .into_iter()
-            .filter(|(place, outcome)| again(&core, &id, place, outcome))
+            .filter(|(place, outcome)| again(&core, &id, &end, place, outcome))
             .map(|(place, _)| place)
             .collect();
+        // Nobody else coordinates: a later epoch that a partition knows of fences no one off.
+        for place in &left {
+            end.coordinator_epoch = end.coordinator_epoch.max(latest_epoch(&core, &end, place));
+        }
         if left.is_empty() {
             break;
         }
@@ -299,6 +303,9 @@ pub(crate) struct Markers {
 }
 
 /// Writes a marker to each partition and returns what became of it; all are flushed.
+///
+/// A coordinator of an epoch that neither this broker nor the partition has seen is none, and is refused:
+/// after its marker the partition would refuse ours.
 pub(crate) async fn write_markers(
     core: &Arc<Core>,
     end: &Markers,
@@ -306,10 +313,13 @@ pub(crate) async fn write_markers(
 ) -> Vec<(Place, Result<(), Rejected>)> {
     let mut writing = Vec::new();
     for place in places {
-        let outcome = if &*place.0 == OFFSETS_TOPIC && place.1 == 0 {
-            core.groups.end_transaction(*end).await
-        } else {
-            append_marker(core, end, &place)
+        let outcome = match partition(core, &place) {
+            None => refused(Rejected::Gone),
+            Some(_) if end.coordinator_epoch > latest_epoch(core, end, &place) => {
+                refused(Rejected::CoordinatorFenced)
+            }
+            Some(_) if is_offsets(&place) => core.groups.end_transaction(*end).await,
+            Some(partition) => append_marker(core, end, partition),
         };
         writing.push((place, outcome));
     }
@@ -324,16 +334,36 @@ pub(crate) async fn write_markers(
 /// An outcome that is awaited.
 pub(crate) type Outcome = oneshot::Receiver<Result<(), Rejected>>;
 
-fn append_marker(core: &Arc<Core>, end: &Markers, (topic, index): &Place) -> Outcome {
+fn is_offsets(place: &Place) -> bool {
+    &*place.0 == OFFSETS_TOPIC && place.1 == 0
+}
+
+fn partition(core: &Core, (topic, index): &Place) -> Option<Arc<Partition>> {
+    core.topics.get(topic)?.partition(*index)
+}
+
+/// The latest epoch that a coordinator of the producer's transactions has had, as far as is known.
+fn latest_epoch(core: &Core, end: &Markers, place: &Place) -> i32 {
+    let ours = core.node.epoch();
+    let producer = || partition(core, place)?.producer(end.producer_id);
+    producer().map_or(ours, |producer| ours.max(producer.coordinator_epoch))
+}
+
+/// Whether a producer's transaction waits for its marker in a partition.
+fn is_open(core: &Core, producer_id: i64, place: &Place) -> bool {
+    let producer = || partition(core, place)?.producer(producer_id);
+    producer().is_some_and(|producer| producer.transaction_start.is_some())
+        || (is_offsets(place) && core.groups.is_open(producer_id))
+}
+
+fn refused(rejected: Rejected) -> Outcome {
     let (told, outcome) = oneshot::channel();
-    let found = core
-        .topics
-        .get(topic)
-        .and_then(|topic| topic.partition(*index));
-    let Some(partition) = found else {
-        _ = told.send(Err(Rejected::Gone)); // the receiver is ours
-        return outcome;
-    };
+    _ = told.send(Err(rejected)); // the receiver is ours
+    outcome
+}
+
+fn append_marker(core: &Arc<Core>, end: &Markers, partition: Arc<Partition>) -> Outcome {
+    let (told, outcome) = oneshot::channel();
     let (done, appended) = oneshot::channel();
     core.writer.send(Append {
         partition,
@@ -362,16 +392,22 @@ impl Markers {
 }
 
 /// Whether a marker has to be written again.
-fn again(core: &Core, id: &str, (topic, index): &Place, outcome: &Result<(), Rejected>) -> bool {
+fn again(
+    core: &Core,
+    id: &str,
+    end: &Markers,
+    place: &Place,
+    outcome: &Result<(), Rejected>,
+) -> bool {
+    let (topic, index) = place;
     match outcome {
         Ok(()) => false,
         // The topic was deleted; or everything is being closed, then the next start goes on.
-        Err(Rejected::Gone) => {
-            let found = core.topics.get(topic);
-            found.and_then(|topic| topic.partition(*index)).is_some()
-        }
+        Err(Rejected::Gone) => partition(core, place).is_some(),
         // A newer producer or coordinator has ended this transaction there.
-        Err(Rejected::InvalidEpoch | Rejected::CoordinatorFenced) => {
+        Err(Rejected::InvalidEpoch | Rejected::CoordinatorFenced)
+            if !is_open(core, end.producer_id, place) =>
+        {
             warn!(%topic, index, id, "a transaction had ended before its marker was written");
             false
         }

@@ -630,8 +630,9 @@ async fn an_administrator_ends_a_transaction_that_hangs() {
     };
     for (epoch, coordinator_epoch, expected) in [
         (writer.epoch - 1, 0, ErrorCode::InvalidProducerEpoch),
-        (writer.epoch, 7, NONE),
-        (writer.epoch, 6, ErrorCode::TransactionCoordinatorFenced),
+        (writer.epoch, 1, ErrorCode::TransactionCoordinatorFenced), // none was so late
+        (writer.epoch, 0, NONE),
+        (writer.epoch, -1, ErrorCode::TransactionCoordinatorFenced),
     ] {
         let answer = reader.ask(1, marker(epoch, coordinator_epoch)).await;
         let told = &answer.markers[0].topics[0].partitions;

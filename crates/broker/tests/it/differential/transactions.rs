@@ -831,11 +831,11 @@ async fn markers(both: &mut Both) {
     writer.add(both, "add", 3, &[("txn-marked", 0)]).await;
     writer.write(both, "write", 9, "txn-marked").await;
     for (step, epoch, coordinator_epoch) in [
-        ("with an old epoch", -1, 100),
-        ("of the transaction", 0, 100),
-        ("of an old coordinator", 0, 99),
-        ("again", 0, 100),
-        ("with a new epoch", 1, 101),
+        ("with an old epoch", -1, 0),
+        ("of the transaction", 0, 0),
+        ("of an old coordinator", 0, -1),
+        ("again", 0, 0),
+        ("with a new epoch", 1, 0),
     ] {
         let request = |given: Given| WriteTxnMarkersRequest {
             markers: vec![WritableTxnMarker {

@@ -1,6 +1,15 @@
 //! Offsets of groups within transactions.
 
+use std::time::Duration;
+
+use journal::producer::Origin;
+use journal::{Config, Log};
+use kafka::record::Marker;
+
 use super::*;
+
+/// Longest wait for a transaction's end.
+const LIMIT: Duration = Duration::from_secs(60);
 
 async fn commit(
     writer: &mut Writer,
@@ -184,4 +193,73 @@ async fn the_second_version_needs_no_adding() {
     );
     assert_eq!(writer.end(5, true).await, NONE);
     assert_eq!(settled(&mut client, "g", "t").await, 4);
+}
+
+#[tokio::test]
+async fn a_coordinator_that_never_was_ends_nothing() {
+    let stage = Stage::open().await;
+    let mut client = stage.client().await;
+    client.create("t", 1, &[]).await;
+    let mut writer = Writer::start(&stage, "w").await;
+    writer.write("t", &["a"]).await;
+    assert_eq!(add(&mut writer, 3, "g").await, NONE);
+    assert_eq!(commit(&mut writer, 3, "g", "t", 5).await, NONE);
+    let topic = |name: &str| WritableTxnMarkerTopic {
+        name: name.into(),
+        partition_indexes: vec![0],
+    };
+    let request = WriteTxnMarkersRequest {
+        markers: vec![WritableTxnMarker {
+            producer_id: writer.producer_id,
+            producer_epoch: writer.epoch,
+            transaction_result: false,
+            topics: vec![topic("t"), topic("__consumer_offsets")],
+            coordinator_epoch: i32::MAX,
+            ..WritableTxnMarker::default()
+        }],
+    };
+    let answer = client.ask(1, request).await;
+    for topic in &answer.markers[0].topics {
+        let code = error(topic.partitions[0].error_code);
+        assert_eq!(code, ErrorCode::TransactionCoordinatorFenced, "{topic:?}");
+    }
+    assert_eq!(writer.end(3, true).await, NONE);
+    assert_eq!(await_visible(&mut client, "t", 2).await, ["a"]);
+    assert_eq!(settled(&mut client, "g", "t").await, 5);
+}
+
+#[tokio::test]
+async fn partitions_that_know_of_a_later_coordinator_are_told_of_the_end() {
+    let stage = Stage::open().await;
+    let mut client = stage.client().await;
+    client.create("t", 1, &[]).await;
+    let mut writer = Writer::start(&stage, "w").await;
+    writer.write("t", &["a"]).await;
+    assert_eq!(add(&mut writer, 3, "g").await, NONE);
+    assert_eq!(commit(&mut writer, 3, "g", "t", 5).await, NONE);
+    assert_eq!(writer.end(3, true).await, NONE);
+    assert_eq!(await_visible(&mut client, "t", 2).await, ["a"]);
+    assert_eq!(settled(&mut client, "g", "t").await, 5);
+    let marker = Marker::Abort.batch(writer.producer_id, writer.epoch, i32::MAX, now_ms());
+    let stage = stage
+        .closed(|data| {
+            for folder in ["t-0", "__consumer_offsets-0"] {
+                let dir = data.join(folder);
+                let (mut log, _) =
+                    Log::open(&dir, None, Config::default(), now_ms()).expect("opens");
+                log.append(&marker, now_ms(), Origin::Coordinator)
+                    .expect("appended");
+                log.close().expect("closed");
+            }
+        })
+        .await;
+    let mut client = stage.client().await;
+    writer.client = stage.client().await;
+    writer.write("t", &["b"]).await;
+    assert_eq!(add(&mut writer, 3, "g").await, NONE);
+    assert_eq!(commit(&mut writer, 3, "g", "t", 9).await, NONE);
+    assert_eq!(writer.end(3, true).await, NONE);
+    let settled = tokio::time::timeout(LIMIT, settled(&mut client, "g", "t"));
+    assert_eq!(settled.await.expect("in time"), 9);
+    assert_eq!(await_visible(&mut client, "t", 5).await, ["a", "b"]);
 }
