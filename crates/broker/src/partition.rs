@@ -105,6 +105,8 @@ pub(crate) struct Partition {
     pub topic: Arc<str>,
     pub index: i32,
     reader: Reader,
+    /// Held by the one thread that flushes, taken before `writing`.
+    flushes: Mutex<()>,
     writing: Mutex<Writing>,
     high_water: AtomicI64,
     gone: AtomicBool,
@@ -166,6 +168,7 @@ impl Partition {
             index,
             reader: log.reader(),
             high_water: AtomicI64::new(log.end_offset()),
+            flushes: Mutex::default(),
             writing: Mutex::new(Writing {
                 log: Some(log),
                 unflushed_from: None,
@@ -216,6 +219,8 @@ impl Partition {
 
     /// Puts on disk what was appended so far, and shows it. Appending goes on meanwhile.
     pub(crate) fn flush(&self) -> Result<(), Rejected> {
+        // What another thread is flushing is not on disk before it has ended, and counts as shown only then.
+        let _one = self.flushes.lock();
         let flush = {
             let mut writing = self.writing.lock();
             let log = writing.log.as_mut().ok_or(Rejected::Gone)?;
@@ -255,6 +260,7 @@ impl Partition {
         if !self.failed.load(Ordering::Acquire) {
             return;
         }
+        let _one = self.flushes.lock();
         let mut writing = self.writing.lock();
         let Some(log) = writing.log.as_mut() else {
             return;

@@ -278,7 +278,8 @@ impl Transaction {
         }
         let ours = &self.now;
         // The end that raised the epoch is asked for again, because our answer did not arrive.
-        let again = i32::from(ours.epoch) == i32::from(end.epoch) + 1;
+        // The very last epoch came of fencing and is given to nobody.
+        let again = i32::from(ours.epoch) == i32::from(end.epoch) + 1 && ours.epoch <= EPOCH_MAX;
         let again_over_id = ours.previous_producer_id == end.producer_id
             && end.epoch == EPOCH_MAX
             && ours.epoch == 0;

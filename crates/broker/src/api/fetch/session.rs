@@ -19,7 +19,9 @@ use uuid::Uuid;
 /// Most sessions at a time (`max.incremental.fetch.session.cache.slots`).
 const SESSIONS_MAX: usize = 1000;
 /// Most partitions that all sessions may remember.
-const PARTITIONS_MAX: usize = 1_000_000;
+const PARTITIONS_MAX: usize = 250_000;
+/// No topic has a longer name, so no session remembers one.
+const NAME_BYTES_MAX: usize = 249;
 /// A session may make way for a new one when it was not used for so long (`min.incremental.fetch.session.eviction.ms`).
 const IDLE_MIN: Duration = Duration::from_secs(120);
 
@@ -114,6 +116,10 @@ impl Sessions {
         request: &mut FetchRequest,
     ) -> Result<Context, ErrorCode> {
         let by_id = version >= 13;
+        let named = |topic: &FetchTopic| topic.topic.len() <= NAME_BYTES_MAX;
+        if request.session_epoch != NONE && !request.topics.iter().all(named) {
+            return Err(ErrorCode::InvalidRequest);
+        }
         match request.session_epoch {
             NONE | FIRST => {
                 if request.session_id != 0 {
@@ -371,5 +377,98 @@ impl State {
         self.places.insert(place.clone(), at);
         self.line.insert(at, known);
         new
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asking(session_id: i32, session_epoch: i32, topic: &str, partitions: i32) -> FetchRequest {
+        let partition = |partition| FetchPartition {
+            partition,
+            ..FetchPartition::default()
+        };
+        FetchRequest {
+            session_id,
+            session_epoch,
+            topics: vec![FetchTopic {
+                topic: topic.to_owned(),
+                partitions: (0..partitions).map(partition).collect(),
+                ..FetchTopic::default()
+            }],
+            ..FetchRequest::default()
+        }
+    }
+
+    fn open(sessions: &Sessions, partitions: i32) -> i32 {
+        let mut request = asking(0, FIRST, "t", partitions);
+        let context = sessions.begin(12, &mut request).expect("a new session");
+        let mut response = FetchResponse::default();
+        sessions.finish(context, &mut response);
+        response.session_id
+    }
+
+    #[test]
+    fn sessions_are_bounded_by_number_and_by_partitions() {
+        let sessions = Sessions::default();
+        for _ in 0..SESSIONS_MAX {
+            assert_ne!(open(&sessions, 1), 0);
+        }
+        assert_eq!(open(&sessions, 1), 0, "nobody was idle for long enough");
+        let sessions = Sessions::default();
+        let most = i32::try_from(PARTITIONS_MAX).expect("fits");
+        let id = open(&sessions, most);
+        assert_ne!(id, 0);
+        assert_eq!(open(&sessions, 1), 0);
+        // Ending it makes room.
+        let mut end = asking(id, NONE, "t", 0);
+        sessions.begin(12, &mut end).expect("ends");
+        assert_ne!(open(&sessions, 1), 0);
+        assert_eq!(sessions.cache.lock().partitions, 1);
+    }
+
+    #[test]
+    fn no_session_remembers_a_name_that_no_topic_has() {
+        let sessions = Sessions::default();
+        let mut request = asking(0, FIRST, &"n".repeat(NAME_BYTES_MAX + 1), 1);
+        let refused = sessions.begin(12, &mut request);
+        assert_eq!(refused.err(), Some(ErrorCode::InvalidRequest));
+    }
+
+    #[test]
+    fn what_had_records_goes_to_the_end_of_the_line() {
+        let sessions = Sessions::default();
+        let id = open(&sessions, 3);
+        let mut request = FetchRequest {
+            topics: Vec::new(),
+            ..asking(id, 1, "t", 0)
+        };
+        let context = sessions.begin(12, &mut request).expect("goes on");
+        let told = |partition_index, records: &'static [u8]| PartitionData {
+            partition_index,
+            records: Some(bytes::Bytes::from_static(records)),
+            ..PartitionData::default()
+        };
+        let mut response = FetchResponse {
+            responses: vec![kafka::messages::fetch::FetchableTopicResponse {
+                topic: "t".to_owned(),
+                partitions: vec![told(0, b"x"), told(1, b""), told(2, b"")],
+                ..Default::default()
+            }],
+            ..FetchResponse::default()
+        };
+        sessions.finish(context, &mut response);
+        let mut request = FetchRequest {
+            topics: Vec::new(),
+            ..asking(id, 2, "t", 0)
+        };
+        sessions.begin(12, &mut request).expect("goes on");
+        let order: Vec<i32> = request.topics[0]
+            .partitions
+            .iter()
+            .map(|one| one.partition)
+            .collect();
+        assert_eq!(order, [1, 2, 0]);
     }
 }
