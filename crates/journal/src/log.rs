@@ -218,6 +218,11 @@ impl Log {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
     /// Returns the partition's folder.
     pub fn dir(&self) -> &Path {
         &self.shared.dir
@@ -320,7 +325,8 @@ impl Log {
             next += i64::from(batch.last_offset_delta()) + 1;
         }
         let position = self.active.segment.size();
-        self.note_aborted(&headers, &markers)?;
+        let noted = self.note_aborted(&headers, &markers);
+        noted.inspect_err(|_| self.uncut = true)?;
         self.write(position, &headers, &batches)?;
 
         let mut at = position;
@@ -442,6 +448,8 @@ impl Log {
         if self.uncut {
             let segment = &self.active.segment;
             disk::set_len(&*segment.file()?, segment.size())?;
+            // Nor may the index tell of markers that could not be written.
+            aborted::cut(&segment.aborted, self.shared.end())?;
             self.uncut = false;
         }
         Ok(())

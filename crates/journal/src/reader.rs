@@ -58,8 +58,17 @@ pub(crate) struct State {
 pub(crate) struct Shape {
     /// As it is on disk.
     pub(crate) checkpoint: Checkpoint,
-    /// The folder is no longer this log's, or not as it should be: compaction keeps out.
-    pub(crate) gone: bool,
+    /// The folder is no longer this log's: nothing is written to it any more.
+    pub(crate) foreign: bool,
+    /// The folder is not as it should be until the next start, because a compaction could not end.
+    pub(crate) unfinished: bool,
+}
+
+impl Shape {
+    /// Returns whether compaction must leave the folder alone.
+    pub(crate) fn keeps_out(&self) -> bool {
+        self.foreign || self.unfinished
+    }
 }
 
 impl Shared {
@@ -70,7 +79,8 @@ impl Shared {
             start: AtomicI64::new(checkpoint.start),
             shape: Mutex::new(Shape {
                 checkpoint,
-                gone: false,
+                foreign: false,
+                unfinished: false,
             }),
             stable: AtomicI64::new(end),
             end: AtomicI64::new(end),
@@ -95,12 +105,15 @@ impl Shared {
         self.shape.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Replaces the checkpoint by a changed one, durably.
+    /// Replaces the checkpoint by a changed one, durably; not that of another log in the same place.
     pub(crate) fn write_checkpoint(
         &self,
         shape: &mut Shape,
         change: impl FnOnce(&mut Checkpoint),
     ) -> io::Result<()> {
+        if shape.foreign {
+            return Err(io::Error::other("the folder is not this log's any more"));
+        }
         let mut next = shape.checkpoint.clone();
         change(&mut next);
         next.fences.retain(|fence| fence.to_offset > next.start);
@@ -447,15 +460,17 @@ impl Reader {
     ) -> Option<(i64, i64)> {
         let shared = &self.shared;
         let mut shape = shared.shape();
+        let (size, end) = settled(|| shared.end(), || segment.size());
         let next_base = {
             let state = shared.state();
             let mut segments = state.segments.iter();
             segments.find(|one| Arc::ptr_eq(one, segment))?;
             segments.next().map(|next| next.base())
         };
-        let size = segment.size();
+        // One that is closed has got its last size.
+        let (size, end) = next_base.map_or((size, end), |next| (segment.size(), next));
         let behind = place.position + place.size as u64;
-        let end = (size, next_base.unwrap_or_else(|| shared.end()));
+        let end = (size, end);
         let (to_position, next_offset) = good_batch(segment, behind, size)
             .filter(|next| *next > offset)
             .map_or(end, |next| (behind, next));
@@ -599,6 +614,19 @@ impl From<Stop> for Failure {
     }
 }
 
+/// Reads how long the newest segment and the log are while they grow: a size and the offset that belongs to it.
+fn settled(mut end: impl FnMut() -> i64, mut size: impl FnMut() -> u64) -> (u64, i64) {
+    let mut known = end();
+    loop {
+        let size = size();
+        let now = end();
+        if now == known {
+            return (size, now);
+        }
+        known = now;
+    }
+}
+
 fn skip(fences: &[Fence]) -> impl Fn(u64) -> Option<u64> {
     |position| {
         let inside = |fence: &&Fence| (fence.from_position..fence.to_position).contains(&position);
@@ -663,4 +691,20 @@ fn read_batches(
         bytes: Bytes::from(bytes),
         next_offset,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::settled;
+
+    #[test]
+    fn the_size_and_the_end_are_of_the_same_time() {
+        let mut ends = [10, 11, 12, 12].into_iter();
+        let mut sizes = [100, 110, 120].into_iter();
+        let told = settled(
+            || ends.next().expect("asked too often"),
+            || sizes.next().expect("asked too often"),
+        );
+        assert_eq!(told, (120, 12));
+    }
 }

@@ -13,6 +13,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 mod crash;
+mod refuse;
 
 /// Bytes that are written to the disk as a whole. Small, because our files are.
 const BLOCK: usize = 64;
@@ -30,6 +31,8 @@ struct Recorder {
     names: BTreeMap<String, usize>,
     /// Numbers of the operations that fail.
     failing: std::ops::Range<usize>,
+    /// Changes of names fail too, not only what takes room.
+    broken: bool,
 }
 
 /// All operations of a run.
@@ -50,11 +53,24 @@ enum Op {
     Nothing,
 }
 
-/// Records what `run` does, and has operations fail whose numbers are in `failing`.
+/// Records what `run` does, and has operations fail whose numbers are in `failing`, as on a full disk.
 pub(crate) fn record<T>(failing: std::ops::Range<usize>, run: impl FnOnce() -> T) -> (T, Trace) {
+    start(failing, false, run)
+}
+
+/// As [`record`], but on a broken disk, which does not even change names.
+pub(crate) fn record_broken<T>(
+    failing: std::ops::Range<usize>,
+    run: impl FnOnce() -> T,
+) -> (T, Trace) {
+    start(failing, true, run)
+}
+
+fn start<T>(failing: std::ops::Range<usize>, broken: bool, run: impl FnOnce() -> T) -> (T, Trace) {
     RECORDER.with_borrow_mut(|recorder| {
         *recorder = Some(Recorder {
             failing,
+            broken,
             ..Recorder::default()
         });
     });
@@ -90,6 +106,17 @@ fn note(op: impl FnOnce(&mut Recorder) -> io::Result<Option<Op>>) -> io::Result<
         }
         Ok(failing)
     })
+}
+
+/// Notes a change of names, which needs no room.
+fn note_names(op: Op) -> io::Result<()> {
+    let mut refused = false;
+    note(|recorder| {
+        let failing = recorder.failing.contains(&recorder.trace.ops.len());
+        refused = failing && recorder.broken;
+        Ok((!refused).then_some(op))
+    })?;
+    refuse_if(refused)
 }
 
 fn refuse_if(failing: bool) -> io::Result<()> {
@@ -161,18 +188,18 @@ pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     if !from.exists() {
         return Ok(()); // the caller is told by the system
     }
-    note(|_| Ok(Some(Op::Rename(name(from), name(to))))).map(|_| ())
+    note_names(Op::Rename(name(from), name(to)))
 }
 
 pub(crate) fn remove(path: &Path) -> io::Result<()> {
     if !path.exists() {
         return Ok(());
     }
-    note(|_| Ok(Some(Op::Remove(name(path))))).map(|_| ())
+    note_names(Op::Remove(name(path)))
 }
 
 pub(crate) fn sync_dir() -> io::Result<()> {
-    note(|_| Ok(Some(Op::SyncDir))).map(|_| ())
+    note_names(Op::SyncDir)
 }
 
 /// Numbers that look like chance and come again with the same seed.

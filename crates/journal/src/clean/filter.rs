@@ -27,40 +27,60 @@ pub(super) struct Transactions {
     /// By producer, with whether a batch of it was met.
     ongoing_aborted: HashMap<i64, (Aborted, bool)>,
     ongoing_committed: HashSet<i64>,
+    /// Base offset of the first segment that is passed over, whose batches are not met.
+    unmet_from: Option<i64>,
     /// Aborted ones of which something was met, for the index of the segment that has the marker.
     pub(super) met: Vec<Aborted>,
 }
 
 impl Transactions {
-    pub(super) fn new(mut aborted: Vec<Aborted>) -> Transactions {
+    /// Begins at `from`: what ended before is no longer of interest. Of segments from `unmet_from` on some
+    /// are passed over.
+    pub(super) fn new(
+        mut aborted: Vec<Aborted>,
+        from: i64,
+        unmet_from: Option<i64>,
+    ) -> Transactions {
+        aborted.retain(|one| one.last_offset >= from);
         aborted.sort_unstable_by_key(|one| std::cmp::Reverse(one.first_offset));
         Transactions {
             aborted,
+            unmet_from,
             ..Transactions::default()
         }
     }
 
     /// Looks at the next batch, and returns whether its records count for nothing.
     pub(super) fn meet(&mut self, batch: &Batch<'_>) -> bool {
+        let base_offset = batch.base_offset();
         while let Some(next) = self
             .aborted
             .pop_if(|next| next.first_offset <= batch.last_offset())
         {
-            self.ongoing_aborted
-                .entry(next.producer_id)
-                .or_insert((next, false));
+            // Markers can be missing, so the index alone tells where a transaction ended.
+            let known = self.ongoing_aborted.get(&next.producer_id);
+            let open = known.is_some_and(|(known, _)| known.last_offset >= base_offset);
+            if next.last_offset >= base_offset && !open {
+                self.ongoing_aborted.insert(next.producer_id, (next, false));
+            }
         }
         let producer_id = batch.producer_id();
+        let ongoing = self.ongoing_aborted.get(&producer_id);
+        if ongoing.is_some_and(|(aborted, _)| aborted.last_offset < base_offset) {
+            self.ongoing_aborted.remove(&producer_id);
+        }
         if batch.control() {
+            // It may decide about records that are passed over.
+            let unmet = self.unmet_from.is_some_and(|from| from <= base_offset);
             return match EndOfTransaction::read(batch).map(|end| end.marker) {
                 Some(Marker::Abort) => match self.ongoing_aborted.remove(&producer_id) {
-                    Some((aborted, true)) => {
+                    Some((aborted, met)) if met || unmet => {
                         self.met.push(aborted);
                         false
                     }
-                    _ => true,
+                    _ => !unmet,
                 },
-                Some(Marker::Commit) => !self.ongoing_committed.remove(&producer_id),
+                Some(Marker::Commit) => !self.ongoing_committed.remove(&producer_id) && !unmet,
                 // One that an earlier pass has emptied.
                 None if batch.record_count() == 0 => true,
                 None => false,
@@ -258,6 +278,7 @@ mod tests {
         keep_tombstones: bool,
         producers: HashMap<i64, Last>,
         aborted: Vec<Aborted>,
+        unmet_from: Option<i64>,
     }
 
     impl Default for Case {
@@ -270,6 +291,7 @@ mod tests {
                 keep_tombstones: false,
                 producers: HashMap::new(),
                 aborted: Vec::new(),
+                unmet_from: None,
             }
         }
     }
@@ -289,7 +311,7 @@ mod tests {
                 tombstone_ms: TOMBSTONE_MS,
                 keep_tombstones: self.keep_tombstones,
                 producers: &self.producers,
-                transactions: Transactions::new(self.aborted.clone()),
+                transactions: Transactions::new(self.aborted.clone(), 0, self.unmet_from),
                 levels: Levels::default(),
                 inflated_max: 10_000,
             };
@@ -461,6 +483,50 @@ mod tests {
             ..Case::default()
         };
         later.check(&left, &["whole", "gone", "whole", "whole"]);
+    }
+
+    fn aborted(producer_id: i64, first_offset: i64, last_offset: i64) -> Aborted {
+        Aborted {
+            producer_id,
+            first_offset,
+            last_offset,
+            stable_offset: first_offset,
+        }
+    }
+
+    #[test]
+    fn a_transaction_whose_marker_is_not_met_has_ended_all_the_same() {
+        let case = Case {
+            aborted: vec![aborted(7, 0, 3), aborted(7, 6, 8)],
+            unmet_from: Some(2),
+            ..Case::default()
+        };
+        case.check(
+            &[
+                batch(0, Some(7), true, "a=1"),
+                batch(4, Some(7), true, "a=2"),
+                placed(Marker::Commit.batch(7, 0, 0, 1).to_vec(), 5),
+                batch(6, Some(7), true, "a=3"),
+                batch(10, Some(7), true, "a=4"),
+            ],
+            &["gone", "whole", "whole", "gone", "whole"],
+        );
+        // Nor does one begin again that ended before the first batch.
+        case.check(&[batch(10, Some(7), true, "a=4")], &["whole"]);
+    }
+
+    #[test]
+    fn markers_stay_that_may_decide_about_records_which_are_passed_over() {
+        let bytes = [
+            placed(Marker::Abort.batch(7, 0, 0, 1).to_vec(), 3),
+            placed(Marker::Commit.batch(8, 0, 0, 1).to_vec(), 4),
+        ];
+        let mut transactions = Transactions::new(vec![aborted(7, 1, 3)], 0, Some(0));
+        for bytes in &bytes {
+            let (batch, _) = Batch::split_first(bytes).expect("whole");
+            assert!(!transactions.meet(&batch));
+        }
+        assert_eq!(transactions.met, [aborted(7, 1, 3)]);
     }
 
     #[test]

@@ -54,6 +54,9 @@ pub(super) fn run(
     }
     {
         let mut shape = cleaning.shared.shape();
+        if shape.keeps_out() {
+            return Err(CleanError::Changed);
+        }
         cleaning.shared.write_checkpoint(&mut shape, |next| {
             next.sparse_to = next.sparse_to.max(end);
         })?;
@@ -61,7 +64,8 @@ pub(super) fn run(
         state.sparse_to = state.sparse_to.max(end);
     }
     let spans = spans(cleaning);
-    let before = |span: &&Span| span.base < end;
+    let excluded = spans.iter().find(|span| span.excluded);
+    let unmet_from = excluded.map(|span| span.base);
     let config = &cleaning.config;
     let mut filter = Filter {
         keys: &keys,
@@ -69,9 +73,9 @@ pub(super) fn run(
         bound: dirt.to,
         now,
         tombstone_ms: cleaning.settings.tombstone_ms,
-        keep_tombstones: spans.iter().filter(before).any(|span| span.excluded),
+        keep_tombstones: unmet_from.is_some_and(|base| base < end),
         producers: &cleaning.producers,
-        transactions: Transactions::new(aborted.clone()),
+        transactions: Transactions::new(aborted.clone(), cleaning.start, unmet_from),
         levels: cleaning.settings.levels,
         inflated_max: limits.inflated_max,
     };
@@ -82,12 +86,18 @@ pub(super) fn run(
         u64::from(config.index_bytes_max),
     );
     for group in groups {
+        if cleaning.shared.shape().keeps_out() {
+            return Err(CleanError::Changed);
+        }
         let old = &cleaning.segments[group];
         let written = reading.group(old, &mut filter, now);
         let Written { segment, removed } = match written {
             Ok(written) => written,
             Err(error) => {
-                discard(&cleaning.shared.dir, old[0].base());
+                let shape = cleaning.shared.shape();
+                if !shape.foreign {
+                    discard(&cleaning.shared.dir, old[0].base());
+                }
                 return Err(error);
             }
         };
@@ -96,13 +106,17 @@ pub(super) fn run(
         cleaned.bytes_after += segment.size();
         let same = old.len() == 1 && segment.size() == old[0].size() && removed == 0;
         if same {
+            let shape = cleaning.shared.shape();
+            if shape.foreign {
+                return Err(CleanError::Changed);
+            }
             discard(&cleaning.shared.dir, old[0].base());
             continue;
         }
         swap(&cleaning.shared, old, &segment, now)?;
     }
     let mut shape = cleaning.shared.shape();
-    if shape.gone {
+    if shape.keeps_out() {
         return Err(CleanError::Changed);
     }
     cleaning
@@ -145,15 +159,16 @@ struct Reading<'a> {
 impl Reading<'_> {
     /// Reads the keys of the dirty part, as many as fit, and returns the offset after the last of them.
     fn keys(&mut self, keys: &mut Keys, dirt: &Dirt) -> Result<i64, CleanError> {
-        let mut transactions = Transactions::new(self.aborted.to_vec());
         let inflated_max = self.limits.inflated_max;
         let segments = self.cleaning.segments.iter();
+        let dirty = segments
+            .filter(|segment| segment.base() < dirt.to && self.next_base(segment) > dirt.from);
+        let dirty: Vec<_> = dirty.collect();
+        let from = dirty.first().map_or(dirt.from, |first| first.base());
+        let mut transactions = Transactions::new(self.aborted.to_vec(), from, None);
         let mut end = dirt.from;
-        for segment in segments.filter(|segment| segment.base() < dirt.to) {
+        for segment in dirty {
             let next = self.next_base(segment);
-            if next <= dirt.from {
-                continue;
-            }
             let mut full = None;
             self.batches(segment, |batch| {
                 if transactions.meet(batch) || batch.control() || full.is_some() {
@@ -423,9 +438,12 @@ fn swap(
             let mut pairs = there.iter().zip(old);
             pairs.all(|(there, old)| Arc::ptr_eq(there, old))
         });
-        if shape.gone || !same {
+        // Damage found since then has its place in the old file.
+        let mut found = state.fences.iter();
+        let damaged = found.any(|fence| old.iter().any(|segment| segment.base() == fence.segment));
+        if shape.keeps_out() || !same || damaged {
             drop(state);
-            if !shape.gone {
+            if !shape.foreign {
                 discard(dir, base);
             }
             return Err(CleanError::Changed);
@@ -435,17 +453,14 @@ fn swap(
     for segment in old {
         segment.pin()?;
     }
-    for extension in INDEXES {
-        let named = |ending| path(dir, base, &format!("{extension}{ending}"));
-        match disk::rename(&named(CLEANED), &named(SWAP)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            done => done?,
+    if let Err(error) = offer(dir, base) {
+        // The next start must not take it for good: the log may be another by then.
+        if let Err(error) = withdraw(dir, base) {
+            shape.unfinished = true;
+            warn!(dir = %dir.display(), %error, "an unfinished compaction could not be undone");
         }
+        return Err(error.into());
     }
-    disk::sync_dir(dir)?;
-    let named = |ending| path(dir, base, &format!("log{ending}"));
-    disk::rename(&named(CLEANED), &named(SWAP))?;
-    disk::sync_dir(dir)?;
     // From here on the cleaned segment holds: the next start would finish what fails below.
     cleaned.release();
     let finished = finish(dir, base, old);
@@ -463,11 +478,38 @@ fn swap(
         }
         (Err(error), _) | (_, Err(error)) => {
             // The old segments are still open, so nothing is missed until then.
-            shape.gone = true;
+            shape.unfinished = true;
             warn!(dir = %dir.display(), %error, "a compaction ends with the next start");
             Err(error.into())
         }
     }
+}
+
+/// Gives the files of a cleaned segment the names that the next start obeys, the batches last.
+fn offer(dir: &Path, base: i64) -> io::Result<()> {
+    for extension in INDEXES {
+        let named = |ending| path(dir, base, &format!("{extension}{ending}"));
+        match disk::rename(&named(CLEANED), &named(SWAP)) {
+            // One that an earlier compaction may have left is not of this segment.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => disk::remove(&named(SWAP))?,
+            done => done?,
+        }
+    }
+    disk::sync_dir(dir)?;
+    let named = |ending| path(dir, base, &format!("log{ending}"));
+    disk::rename(&named(CLEANED), &named(SWAP))?;
+    disk::sync_dir(dir)
+}
+
+/// Takes back what [`offer`] has done, the batches first: without them the indexes mean nothing.
+fn withdraw(dir: &Path, base: i64) -> io::Result<()> {
+    disk::remove(&path(dir, base, &format!("log{SWAP}")))?;
+    disk::sync_dir(dir)?;
+    for extension in INDEXES {
+        disk::remove(&path(dir, base, &format!("{extension}{SWAP}")))?;
+    }
+    discard(dir, base);
+    Ok(())
 }
 
 fn finish(dir: &Path, base: i64, old: &[Arc<Segment>]) -> io::Result<()> {

@@ -20,7 +20,7 @@ impl Log {
         let checked = shape.checkpoint.recovery?.segment;
         let state = self.shared.state();
         let (active, segments) = state.segments.split_last()?;
-        if segments.is_empty() || shape.gone {
+        if segments.is_empty() || shape.keeps_out() {
             return None;
         }
         let fenced = state.fences.iter().map(|fence| fence.segment);

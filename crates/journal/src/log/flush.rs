@@ -83,12 +83,15 @@ impl Point {
                 done => done?,
             }
         }
+        let mut shape = shared.shape();
+        if shape.foreign {
+            return Ok(()); // by now another log may be there
+        }
         for (offset, bytes) in &self.snapshots {
             disk::replace(&snapshot::path(&shared.dir, *offset), bytes)?;
         }
-        let mut shape = shared.shape();
         let known = shape.checkpoint.recovery.map_or(-1, |point| point.offset);
-        if shape.gone || known > self.recovery.offset {
+        if known > self.recovery.offset {
             return Ok(());
         }
         shared.write_checkpoint(&mut shape, |next| next.recovery = Some(self.recovery))
@@ -327,7 +330,7 @@ impl Log {
         if known != Some(self.here()) {
             self.checkpoint()?;
         }
-        self.shared.shape().gone = true;
+        self.shared.shape().foreign = true;
         Ok(())
     }
 }

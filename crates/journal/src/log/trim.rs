@@ -192,7 +192,7 @@ impl Log {
     pub fn remove(self) -> io::Result<()> {
         let dir = self.dir();
         let mut shape = self.shared.shape();
-        shape.gone = true;
+        shape.foreign = true;
         let unique = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .map_or(0, |since| since.as_nanos());

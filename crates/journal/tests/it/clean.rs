@@ -6,7 +6,7 @@ use journal::clean::{CleanError, Cleaned, Limits};
 use journal::producer::{EndOfTransaction, Origin, Producers};
 use journal::{Compaction, Config, Log, ReadError, Reader};
 use kafka::compress::Compression;
-use kafka::record::{self, BatchBuilder, NewRecord, Producer, Records};
+use kafka::record::{self, BatchBuilder, Marker, NewRecord, Producer, Records};
 use proptest::prelude::*;
 
 use crate::support::*;
@@ -64,6 +64,9 @@ fn everything(reader: &Reader) -> BTreeMap<i64, (u8, Option<String>)> {
             batch.verify().expect("a good checksum");
             assert!(batch.last_offset() >= next, "offsets only grow");
             next = batch.next_offset();
+            if batch.control() {
+                continue;
+            }
             for record in &Records::read(&batch, 100_000).expect("inflates") {
                 let record = record.expect("readable");
                 let key = record.key.expect("a key")[0];
@@ -275,6 +278,222 @@ fn what_changes_meanwhile_ends_the_pass() {
     assert!(error.is_err(), "{error:?}");
     assert_eq!(home.names(".log").len(), 1);
     drop(reader);
+}
+
+/// A record of a transaction.
+fn transactional(id: i64, base_sequence: i32, key: u8, value: Option<&str>) -> Vec<u8> {
+    let mut builder = BatchBuilder::default()
+        .producer(Producer {
+            id,
+            epoch: 0,
+            base_sequence,
+        })
+        .transactional();
+    builder.push(NewRecord {
+        timestamp: NOW,
+        key: Some(&[key]),
+        value: value.map(str::as_bytes),
+        headers: &[],
+    });
+    builder.build().to_vec()
+}
+
+#[track_caller]
+fn close_segment(log: &mut Log) {
+    log.roll(NOW).expect("rolled");
+    log.flush().expect("flushed");
+}
+
+#[test]
+fn what_a_transaction_deletes_stays_deleted_after_an_abort_that_was_compacted() {
+    let home = Home::new();
+    let (mut log, _) = home.open(compacted());
+    append(
+        &mut log,
+        &pairs(&vec![(1, Some(1))], Compression::None, None, NOW),
+    ); // 0
+    append(&mut log, &transactional(7, 0, 2, Some("aborted"))); // 1
+    end(&mut log, Marker::Abort, 7, 0); // 2
+    close_segment(&mut log);
+    clean(&log, NOW, &Limits::default()).expect("compacted");
+    append(&mut log, &transactional(7, 1, 1, None)); // 3
+    end(&mut log, Marker::Commit, 7, 0); // 4
+    close_segment(&mut log);
+    clean(&log, NOW, &Limits::default()).expect("compacted");
+    assert_eq!(everything(&log.reader()), BTreeMap::from([(3, (1, None))]));
+}
+
+/// Changes a byte of the first batch of the segment with this number, and has compaction find it.
+#[track_caller]
+fn damage(home: &Home, log: &Log, number: usize) {
+    let path = home.dir.join(&home.names(".log")[number]);
+    let mut bytes = std::fs::read(&path).expect("readable");
+    bytes[70] ^= 1;
+    std::fs::write(&path, &bytes).expect("written");
+    let cleaning = log.cleaning(i64::MAX).expect("compacted");
+    let dirt = cleaning.dirt(NOW).expect("readable");
+    let error = cleaning.run(&dirt, NOW, &Limits::default(), &mut |_| true);
+    assert!(
+        matches!(error, Err(CleanError::Damaged { .. })),
+        "{error:?}"
+    );
+}
+
+#[test]
+fn a_damaged_segment_with_the_marker_of_an_abort_costs_no_later_transaction() {
+    let home = Home::new();
+    let (mut log, _) = home.open(compacted());
+    let filler = pairs(&vec![(9, Some(9))], Compression::None, None, NOW);
+    append(&mut log, &transactional(7, 0, 2, Some("aborted"))); // 0
+    log.roll(NOW).expect("rolled");
+    append(&mut log, &filler); // 1
+    end(&mut log, Marker::Abort, 7, 0); // 2
+    log.roll(NOW).expect("rolled");
+    append(&mut log, &transactional(7, 1, 3, Some("committed"))); // 3
+    end(&mut log, Marker::Commit, 7, 0); // 4
+    close_segment(&mut log);
+    damage(&home, &log, 1);
+    clean(&log, NOW, &Limits::default()).expect("the others");
+    let slice = log.reader().read(3, 1000, true, i64::MAX).expect("there");
+    let first = record::batches(&slice.bytes).next().expect("a batch");
+    let first = first.expect("whole");
+    assert_eq!((first.base_offset(), first.record_count()), (3, 1));
+    assert!(!first.control());
+}
+
+#[test]
+fn what_was_aborted_in_a_damaged_segment_stays_so() {
+    let home = Home::new();
+    let (mut log, _) = home.open(compacted());
+    let filler = pairs(&vec![(9, Some(9))], Compression::None, None, NOW);
+    append(&mut log, &filler); // 0
+    append(&mut log, &transactional(7, 0, 2, Some("aborted"))); // 1
+    log.roll(NOW).expect("rolled");
+    append(&mut log, &filler); // 2
+    end(&mut log, Marker::Abort, 7, 0); // 3
+    append(&mut log, &filler); // 4
+    close_segment(&mut log);
+    damage(&home, &log, 0);
+    for round in 0..3 {
+        let now = NOW + 2 * round * TOMBSTONE_MS;
+        clean(&log, now, &Limits::default()).expect("the others");
+        let told = log.reader().aborted(0, 4).expect("readable");
+        let told: Vec<_> = told
+            .iter()
+            .map(|one| (one.producer_id, one.first_offset, one.last_offset))
+            .collect();
+        assert_eq!(told, [(7, 1, 3)], "round {round}");
+        let slice = log.reader().read(3, 1, true, i64::MAX).expect("there");
+        assert_eq!(slice.next_offset, 4, "the marker is there");
+        append(&mut log, &filler);
+        close_segment(&mut log);
+    }
+}
+
+#[test]
+fn a_pass_over_a_deleted_topic_leaves_its_successor_alone() {
+    let home = Home::new();
+    let (mut log, _) = home.open(compacted());
+    for number in 0..3 {
+        append(
+            &mut log,
+            &pairs(&vec![(1, Some(number))], Compression::None, None, NOW),
+        );
+    }
+    close_segment(&mut log);
+    let cleaning = log.cleaning(i64::MAX).expect("compacted");
+    let dirt = cleaning.dirt(NOW).expect("readable");
+    let (mut log, mut known) = (Some(log), None);
+    let result = cleaning.run(&dirt, NOW, &Limits::default(), &mut |_| {
+        if let Some(log) = log.take() {
+            log.remove().expect("removed");
+            let (mut next, _) = home.open(compacted());
+            append(&mut next, &batch(&["next"]));
+            next.close().expect("closed");
+            known = Some(contents(&home));
+        }
+        true
+    });
+    assert!(matches!(result, Err(CleanError::Changed)), "{result:?}");
+    assert_eq!(contents(&home), known.expect("removed"));
+}
+
+#[test]
+fn a_flush_of_a_deleted_topic_leaves_its_successor_alone() {
+    let home = Home::new();
+    let (mut log, _) = home.open(compacted());
+    append_numbers(&mut log, 0, 3);
+    log.roll(NOW).expect("rolled");
+    let flush = log.begin_flush().expect("usable").expect("something to do");
+    log.remove().expect("removed");
+    let (next, _) = home.open(compacted());
+    next.close().expect("closed");
+    let known = contents(&home);
+    flush.run().expect("nothing to do any more");
+    assert_eq!(contents(&home), known);
+}
+
+/// All files of the folder.
+fn contents(home: &Home) -> BTreeMap<String, Vec<u8>> {
+    let names = home.names("").into_iter();
+    names
+        .map(|name| {
+            let bytes = std::fs::read(home.dir.join(&name)).expect("readable");
+            (name, bytes)
+        })
+        .collect()
+}
+
+#[test]
+fn damage_that_is_found_during_a_pass_ends_it() {
+    let home = Home::new();
+    let (mut log, _) = home.open(compacted());
+    for number in 0..3 {
+        append(
+            &mut log,
+            &pairs(&vec![(1, Some(number))], Compression::None, None, NOW),
+        );
+    }
+    close_segment(&mut log);
+    log.close().expect("closed");
+    let (log, _) = home.open(compacted());
+    let path = home.dir.join(&home.names(".log")[0]);
+    let cleaning = log.cleaning(i64::MAX).expect("compacted");
+    let dirt = cleaning.dirt(NOW).expect("readable");
+    let mut steps = 0;
+    let result = cleaning.run(&dirt, NOW, &Limits::default(), &mut |_| {
+        steps += 1;
+        if steps == 3 {
+            // Keys and records were read, the new segment is not in its place yet.
+            let mut bytes = std::fs::read(&path).expect("readable");
+            bytes[70] ^= 1;
+            std::fs::write(&path, &bytes).expect("written");
+            let read = log.reader().read(0, 1000, true, i64::MAX);
+            assert!(matches!(read, Err(ReadError::Damaged { .. })), "{read:?}");
+        }
+        true
+    });
+    assert!(steps >= 3, "{steps}");
+    assert!(matches!(result, Err(CleanError::Changed)), "{result:?}");
+    assert!(home.names(".cleaned").is_empty());
+}
+
+#[test]
+fn an_index_that_an_interrupted_compaction_left_is_not_taken() {
+    let home = Home::new();
+    let (mut log, _) = home.open(compacted());
+    for number in 0..3 {
+        append(
+            &mut log,
+            &pairs(&vec![(1, Some(number))], Compression::None, None, NOW),
+        );
+    }
+    close_segment(&mut log);
+    let stale = home.dir.join("00000000000000000000.txnindex.swap");
+    std::fs::write(&stale, [7; 34]).expect("written");
+    clean(&log, NOW, &Limits::default()).expect("compacted");
+    assert!(home.names(".txnindex").is_empty());
+    assert!(home.names(".swap").is_empty());
 }
 
 #[derive(Debug, Clone)]
