@@ -190,15 +190,15 @@ def member(group, topic, value_bytes_max=None):
     consumer = Consumer({
         "bootstrap.servers": bootstrap,
         "group.id": group,
-        "group.protocol": protocol,
         "auto.offset.reset": "earliest",
         "enable.auto.commit": False,
         "reconnect.backoff.max.ms": 500,
-    } | ({
+    } | ({  # old clients know of no other protocol, and not of the setting either
         "partition.assignment.strategy": "range",
         "session.timeout.ms": 10000,
         "heartbeat.interval.ms": 300,
     } if protocol == "classic" else {
+        "group.protocol": protocol,
         # An assignor that is named is the broker's.
         "group.remote.assignor": os.environ.get("NUNCIO_GROUP_ASSIGNOR", "uniform"),
     }))
