@@ -127,6 +127,8 @@ public final class Transactions {
                 copier.sendOffsetsToTransaction(offsets, consumer.groupMetadata());
                 rounds++;
                 if (rounds % 3 == 1) {
+                    // What is not sent yet would be dropped by the client itself.
+                    copier.flush();
                     copier.abortTransaction();
                     OffsetAndMetadata known = consumer.committed(java.util.Set.of(in)).get(in);
                     consumer.seek(in, known == null ? 0 : known.offset());

@@ -69,6 +69,8 @@ while copied < RECORDS:
     )
     rounds += 1
     if rounds % 3 == 1:
+        # What is not sent yet would be dropped by the client itself.
+        assert copier.flush(LIMIT) == 0
         copier.abort_transaction(LIMIT)
         for partition in consumer.committed(consumer.assignment(), LIMIT):
             offset = partition.offset if partition.offset >= 0 else OFFSET_BEGINNING
