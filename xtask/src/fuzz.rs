@@ -22,6 +22,10 @@ pub(crate) struct Options {
     /// Longest input in bytes.
     #[arg(long, default_value_t = 4096)]
     input_bytes_max: usize,
+
+    /// An input that takes longer, in seconds of the clock, is a finding: more than the usual on a machine that others use too.
+    #[arg(long, default_value_t = 10)]
+    seconds_max: u64,
 }
 
 /// Tells LLVM to count which code runs and what is compared, as libFuzzer wants it.
@@ -32,8 +36,6 @@ const COVERAGE: &str = "-Cpasses=sancov-module \
     -Cllvm-args=-sanitizer-coverage-trace-compares";
 /// An input that makes one target ask for more memory at once, or all in all, is a finding.
 const MEMORY_MIB_MAX: [&str; 2] = ["-malloc_limit_mb=256", "-rss_limit_mb=2048"];
-/// An input that takes longer is a finding.
-const SECONDS_MAX: &str = "-timeout=10";
 
 /// Builds and runs one target; new inputs that reach more are kept in `fuzz/found/TARGET`, findings in `fuzz/artifacts/TARGET`.
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
@@ -71,7 +73,8 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         .arg(format!("-max_len={}", options.input_bytes_max))
         .arg(format!("-artifact_prefix={}/", artifacts.display()))
         .args(MEMORY_MIB_MAX)
-        .args([SECONDS_MAX, "-print_final_stats=1"])
+        .arg(format!("-timeout={}", options.seconds_max))
+        .arg("-print_final_stats=1")
         .arg(&found);
     let corpus = folder.join("corpus").join(&options.target);
     if corpus.is_dir() {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use kit::aside::aside;
 use model::read::{self, Reading};
 use model::{Config, Problem, Severity, Source};
 use observe::metrics::{Counter, Gauge, Metrics};
@@ -106,7 +107,7 @@ impl Control {
         };
         let (publish, published) = watch::channel(Arc::new(first));
         let mut keeper = Keeper {
-            state: Some(State::new(options.model.clone())),
+            state: Arc::new(State::new(options.model.clone())),
             watch: Watch::start(wake.clone()),
             overlay: overlay.clone(),
             gauges: Gauges::new(metrics),
@@ -156,8 +157,7 @@ impl Control {
 /// Owns the state and the publishing end.
 struct Keeper {
     options: Options,
-    /// Away only while a blocking thread works on it.
-    state: Option<State>,
+    state: Arc<State>,
     watch: Watch,
     overlay: Arc<Mutex<Overlay>>,
     gauges: Gauges,
@@ -175,11 +175,7 @@ impl Keeper {
                 () = time::sleep(self.options.poll) => (),
             }
             let mut files = self.read().await;
-            if self
-                .state
-                .as_ref()
-                .is_some_and(|state| state.files != files)
-            {
+            if self.state.files != files {
                 files = self.settle(files).await;
             }
             self.take(files).await;
@@ -189,14 +185,11 @@ impl Keeper {
 
     async fn read(&self) -> Files {
         let paths = self.options.paths.clone();
-        match tokio::task::spawn_blocking(move || files::read(&paths)).await {
+        match aside("configuration", move || files::read(&paths)).await {
             Ok(files) => files,
             Err(error) => {
                 error!(%error, "reading the configuration failed, it stays as it is");
-                self.state
-                    .as_ref()
-                    .map(|state| state.files.clone())
-                    .unwrap_or_default()
+                self.state.files.clone()
             }
         }
     }
@@ -217,56 +210,49 @@ impl Keeper {
 
     /// Returns whether a file that said something is empty now: whoever writes it has probably just begun.
     fn emptied(&self, files: &Files) -> bool {
-        let Some(state) = &self.state else {
-            return false;
+        let said = |name: &Arc<str>| {
+            let before = &self.state.files.sources;
+            let before = before.iter().find(|source| source.name == *name);
+            before.is_some_and(|source| !source.text.is_empty())
         };
-        files.sources.iter().any(|source| {
-            let before = state
-                .files
-                .sources
-                .iter()
-                .find(|known| known.name == source.name);
-            source.text.is_empty() && before.is_some_and(|before| !before.text.is_empty())
-        })
+        files
+            .sources
+            .iter()
+            .any(|source| source.text.is_empty() && said(&source.name))
     }
 
     /// Takes files in and publishes what comes out, if it differs from what runs.
     async fn take(&mut self, files: Files) {
-        let Some(mut state) = self.state.take() else {
-            return;
-        };
         let overlay = self
             .overlay
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
-        if self.publish.borrow().version > 0 && state.files == files && state.overlay == overlay {
-            self.state = Some(state);
+        let before = self.publish.borrow().clone();
+        if before.version > 0 && self.state.files == files && self.state.overlay == overlay {
             let now = SystemTime::now();
             self.gauges.looked_at.set(seconds(now));
-            self.gauges.stale(self.publish.borrow().stale_since, now);
+            self.gauges.stale(before.stale_since, now);
             return;
         }
-        let keep = state.clone();
-        let work = kit::aside::aside("configuration", move || {
-            let update = state.update(files, overlay);
-            (state, update)
+        let (state, running) = (self.state.clone(), before.config.clone());
+        let work = aside("configuration", move || {
+            let (state, update) = state.update(files, overlay);
+            let equal = *running == update.config;
+            let changed = !equal && !running.does_the_same(&update.config);
+            (state, update, equal, changed)
         });
-        let update = match work.await {
-            Ok((state, update)) => {
-                self.state = Some(state);
-                update
-            }
+        let (state, update, equal, changed) = match work.await {
+            Ok(done) => done,
             Err(error) => {
                 error!(%error, "checking the configuration failed, the last good one goes on");
-                self.state = Some(keep);
                 self.gauges.failed.inc();
                 return;
             }
         };
+        self.state = Arc::new(state);
         let now = SystemTime::now();
         self.gauges.looked_at.set(seconds(now));
-        let before = self.publish.borrow().clone();
         let errors = count(&update.problems, Severity::Error);
         let good_at = if errors == 0 {
             Some(now)
@@ -284,8 +270,6 @@ impl Keeper {
         if errors > 0 && before.problems != update.problems {
             self.gauges.refused_at.set(seconds(now));
         }
-        let equal = *before.config == update.config;
-        let changed = !equal && !before.config.does_the_same(&update.config);
         let same = equal && before.problems == update.problems && before.sources == update.sources;
         if same && before.version > 0 {
             return;
@@ -358,7 +342,6 @@ fn seconds(time: SystemTime) -> i64 {
 }
 
 /// What is known from the files so far.
-#[derive(Clone)]
 struct State {
     options: read::Options,
     files: Files,
@@ -385,7 +368,7 @@ impl State {
     }
 
     /// Reads what has changed and merges all of it.
-    fn update(&mut self, files: Files, overlay: Overlay) -> Update {
+    fn update(&self, files: Files, overlay: Overlay) -> (State, Update) {
         let known: HashMap<&Arc<str>, &Arc<str>> = self
             .files
             .sources
@@ -423,15 +406,19 @@ impl State {
         let mut problems = files.problems.clone();
         problems.append(&mut found);
         let sources = files.sources.clone();
-        self.readings = readings;
-        self.files = files;
-        self.overlay = overlay;
-        self.running = running;
-        Update {
+        let state = State {
+            options: self.options.clone(),
+            files,
+            overlay,
+            readings,
+            running,
+        };
+        let update = Update {
             config,
             problems,
             sources,
-        }
+        };
+        (state, update)
     }
 }
 

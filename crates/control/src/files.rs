@@ -9,6 +9,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use kit::aside::let_others;
 use model::{Origin, Problem, Severity, Source};
 
 /// Most files that are read.
@@ -39,11 +40,16 @@ pub struct Files {
 /// Reads the files at some paths, and in folders those of the folders inside.
 pub fn read(paths: &[PathBuf]) -> Files {
     let mut files = Files::default();
+    let mut seen = HashSet::new();
     for path in paths {
         match list(path) {
             Ok(found) => {
                 for file in found {
-                    files.take(&file);
+                    let_others();
+                    // A file may be named twice on the command line.
+                    if seen.insert(file.clone()) {
+                        files.take(&file);
+                    }
                 }
             }
             Err(error) => files.miss(path, &reason(&error)),
@@ -136,9 +142,6 @@ fn entries(folder: &Path) -> io::Result<Vec<Entry>> {
 impl Files {
     fn take(&mut self, path: &Path) {
         let name: Arc<str> = path.display().to_string().into();
-        if self.sources.iter().any(|source| source.name == name) {
-            return; // named twice on the command line
-        }
         if self.sources.len() >= FILES_MAX {
             return self.miss(path, &format!("there are more than {FILES_MAX} files"));
         }

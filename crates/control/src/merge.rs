@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
+use kit::aside::let_others;
 use model::check::{Checked, check};
 use model::read::{Id, Reading, Written};
 use model::{Config, Origin, Problem, Severity};
@@ -66,6 +67,7 @@ pub fn merge(
     };
     let mut kept = BTreeSet::new();
     for (id, object) in last {
+        let_others();
         if !here.contains(id) && (refused.contains(id) || lost(object)) {
             objects.push(object.clone());
             kept.insert(id.clone());
@@ -77,6 +79,7 @@ pub fn merge(
     // What does not fit to the others any more may have fitted in its last good version.
     let mut returned = BTreeSet::new();
     for object in &mut objects {
+        let_others();
         if let Some(before) = last.get(&object.id)
             && checked.refused.contains(&object.id)
             && !before.says_the_same(object)
@@ -113,6 +116,7 @@ pub fn merge(
     }
     let mut running = Running::new();
     for object in objects {
+        let_others();
         if !unfit.contains(&object.id) {
             running.entry(object.id.clone()).or_insert(object); // the first of two equal names
         }

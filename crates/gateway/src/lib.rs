@@ -199,11 +199,13 @@ impl Gateway {
                 listener.and_then(|listener| listener.spec.http2_max_concurrent_streams);
             wanted.insert(address, (front, streams_max));
         }
-        // What is compiled is swapped in; what is gone ends with its current requests.
+        // What is compiled is swapped in; what is gone ends with its current requests. By the end of this most of them are
+        // over, so that the old routes are taken down here and not between requests.
+        let mut retired = Vec::new();
         for (address, listener) in std::mem::take(&mut running.listeners) {
             match wanted.remove(&address) {
                 Some((front, _)) => {
-                    listener.front.store(Arc::new(front));
+                    retired.push(listener.front.swap(Arc::new(front)));
                     running.listeners.insert(address, listener);
                 }
                 None => {

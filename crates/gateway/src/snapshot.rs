@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
+use kit::aside::let_others;
 use model::listener::{Layer, Protocol, SecurityModel};
 use model::mapping::Priority;
 use model::module::UnderscoresAction;
@@ -248,6 +249,7 @@ fn of_mapping(
     added: Option<Added>,
     problems: &mut Vec<Problem>,
 ) -> Arc<Route> {
+    let_others();
     let route = match kept.find(mapping, added.as_ref()) {
         Some(built) => {
             if let Backend::Service(cluster) = &built.route.backend {

@@ -1,12 +1,32 @@
 //! Long work beside the requests: on a thread of its own that steps back where the processor is wanted by others.
 
+use std::cell::Cell;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
 /// Five steps of niceness: a third of what a serving thread gets where both want the same core. More, and a change would
 /// not come through at all on a machine that is full.
 const NICENESS: i32 = 5;
+
+/// Longest turn of such work while others want the core: what one of their requests may have to wait for it.
+const TURN_MAX: Duration = Duration::from_micros(100);
+
+thread_local! {
+    /// When the turn of work that stands aside began; `None` on all other threads.
+    static TURN: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// Lets others have the core when this thread's turn has been long enough. Long work calls it once for each of its many
+/// small parts; on threads that do not stand aside it does nothing.
+pub fn let_others() {
+    let Some(began) = TURN.get() else { return };
+    if began.elapsed() >= TURN_MAX {
+        thread::yield_now();
+        TURN.set(Some(Instant::now()));
+    }
+}
 
 /// The work did not come to its end: it panicked, or no thread could be had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +56,7 @@ where
         let _context = runtime.enter();
         // On Linux this is about the calling thread alone. Where it is not allowed, the work is done all the same.
         _ = rustix::process::setpriority_process(None, NICENESS);
+        TURN.set(Some(Instant::now()));
         // Nobody may be waiting any more.
         _ = done.send(work());
     });

@@ -267,6 +267,7 @@ pub fn read(source: &Source, options: &Options) -> Reading {
         foreign: BTreeSet::new(),
     };
     for document in tree::documents(&source.text) {
+        kit::aside::let_others();
         match document {
             Ok(node) => reader.document(node),
             Err(unreadable) => {

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use ahash::HashMap;
 use aho_corasick::AhoCorasick;
 use http::HeaderName;
+use kit::aside::let_others;
 
 use super::{
     Request,
@@ -274,6 +275,7 @@ fn file(entries: Vec<Entry>) -> Paths {
     let mut by_field: BTreeMap<Name, HashMap<Box<[u8]>, Vec<Entry>>> = BTreeMap::new();
     let mut by_text: BTreeMap<Whose, BTreeMap<Vec<u8>, Vec<Entry>>> = BTreeMap::new();
     for (entry, best) in entries.into_iter().zip(best) {
+        let_others();
         match best {
             None => plain.push(entry),
             Some(Mark::Value(name, value)) => {

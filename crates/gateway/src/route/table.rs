@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 
 use ahash::{HashMap, HashMapExt};
+use kit::aside::let_others;
 use model::{
     host::{InsecureAction, Selector},
     publish::Segment,
@@ -125,6 +126,7 @@ impl Table {
         let mut findings = Vec::new();
         let mut ranked = Vec::new();
         for (key, members) in by_key(&rules, &hosts, &mut findings) {
+            let_others();
             for (hosts, members) in shares(&rules, &hosts, &members) {
                 if let Some(group) = group::form(&rules, members, &mut findings) {
                     ranked.push((key.clone(), group, hosts));
@@ -137,6 +139,7 @@ impl Table {
         let mut own: Vec<Filing> = hosts.iter().map(|_| Filing::default()).collect();
         let mut groups = Vec::with_capacity(ranked.len());
         for ((_, group, of), rank) in ranked.into_iter().zip(0..) {
+            let_others();
             match of {
                 None => shared.add(&rules, &group, rank),
                 Some(of) => of
@@ -325,6 +328,7 @@ fn by_key(
 ) -> HashMap<Key, Vec<u32>> {
     let mut keys: HashMap<Key, Vec<u32>> = HashMap::with_capacity(rules.len());
     for (rule, id) in rules.iter().zip(0..) {
+        let_others();
         if hosts
             .iter()
             .any(|host| host.takes(rule) && host.overlaps(rule))

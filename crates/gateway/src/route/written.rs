@@ -3,6 +3,7 @@
 use std::fmt::Display;
 
 use http::{HeaderName, StatusCode};
+use kit::aside::let_others;
 use model::{
     Config, Host, Listener, Mapping, Module, Object, Problem, Publish, Severity, host::Selector,
     publish::Segment,
@@ -52,6 +53,7 @@ impl Table {
         let mut problems = Vec::new();
         let mut rules = Vec::with_capacity(config.mappings.len() + config.publish.len());
         for (index, mapping) in config.mappings.iter().enumerate() {
+            let_others();
             match from_mapping(mapping, Target::Mapping(index), patterns) {
                 Ok(rule) => rules.push(rule),
                 Err(wrong) => problems.push(wrong.of("Mapping", mapping)),

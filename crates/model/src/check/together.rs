@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+use kit::aside::let_others;
+
 use super::references::Names;
 use crate::guard::Guard;
 use crate::listener::HostBinding;
@@ -93,6 +95,7 @@ impl Round {
         let mut first: HashMap<&Id, &Written> = HashMap::new();
         let mut single: HashMap<Kind, &Written> = HashMap::new();
         for (index, object) in objects.iter().enumerate() {
+            let_others();
             let before = first.insert(&object.id, object.as_ref());
             let before = match object.id.kind {
                 Kind::Broker | Kind::Module => before.or(single.insert(object.id.kind, object)),
@@ -139,6 +142,7 @@ impl Round {
         let refused: Vec<Id> = self.before.union(&self.refused).cloned().collect();
         let names = Names::of(objects, refused.iter());
         for object in objects {
+            let_others();
             for finding in names.check(object) {
                 self.find(object, finding);
             }
@@ -181,6 +185,7 @@ impl Round {
     fn groups(&mut self, objects: &[&Written]) {
         let mut groups: BTreeMap<GroupKey<'_>, Vec<(&Written, &Mapping)>> = BTreeMap::new();
         for object in objects {
+            let_others();
             if let Spec::Mapping(mapping) = &object.spec
                 && !mapping.spec.shadow
             {
@@ -351,6 +356,7 @@ fn assemble(objects: &[&Written]) -> Config {
         ..Config::default()
     };
     for object in objects {
+        let_others();
         match &object.spec {
             Spec::Mapping(mapping) => config.mappings.push(mapping.clone()),
             Spec::Host(host) => config.hosts.push(object.with(host.as_ref().clone())),
