@@ -9,6 +9,7 @@ use crate::Address;
 use crate::api::fetch::session::Sessions;
 use crate::cleaner::Compacting;
 use crate::group::coordinator::Coordinator;
+use crate::group::settings::GroupSettings;
 use crate::metrics::Metrics;
 use crate::node::{NODE_ID, Node};
 use crate::topic::config::Kind;
@@ -69,6 +70,7 @@ pub(crate) struct Core {
     pub topics: Topics,
     pub writer: Arc<Writer>,
     pub groups: Arc<Coordinator>,
+    pub group_settings: Arc<GroupSettings>,
     pub transactions: Arc<Transactions>,
     pub metrics: Metrics,
     pub request_memory: Arc<Semaphore>,

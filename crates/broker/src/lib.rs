@@ -52,6 +52,7 @@ pub use crate::ensure::{Drift, EnsureError};
 
 use crate::core::Core;
 use crate::group::coordinator::Coordinator;
+use crate::group::settings::GroupSettings;
 use crate::group::store;
 use crate::group::terms::Rules;
 use crate::metrics::Metrics;
@@ -390,7 +391,9 @@ fn open(options: Options) -> Result<Opened, OpenError> {
         let store = transaction_store::Store::new(states, writer.clone());
         Transactions::new(rules, store, transactions)
     };
-    let (groups, queue) = Coordinator::new(rules.clone(), retention_ms, loaded);
+    let group_settings = Arc::new(GroupSettings::open(&dir).map_err(failed)?);
+    let (groups, queue) =
+        Coordinator::new(rules.clone(), group_settings.clone(), retention_ms, loaded);
     let permits = |bytes: usize| Arc::new(Semaphore::new(bytes.min(Semaphore::MAX_PERMITS)));
     let core = Core {
         request_memory: permits(options.limits.requests_bytes_max),
@@ -408,6 +411,7 @@ fn open(options: Options) -> Result<Opened, OpenError> {
         topics,
         writer,
         groups: Arc::new(groups),
+        group_settings,
         transactions: Arc::new(transactions),
         metrics,
     };

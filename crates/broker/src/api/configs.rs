@@ -17,9 +17,13 @@ use crate::node::NODE_ID;
 use crate::topic::config::{self, Acts, Base, Kind, Overrides, Setting};
 use crate::topic::registry::Error;
 
+mod groups;
+
 const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
 const LOGGER: i8 = 8;
+const CLIENT_METRICS: i8 = 16;
+const GROUP: i8 = 32;
 
 /// Where a value comes from, with Kafka's numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +31,7 @@ pub(crate) enum Source {
     Topic = 1,
     Broker = 4,
     Default = 5,
+    Group = 8,
 }
 
 /// One setting of a topic with the value that holds.
@@ -69,9 +74,10 @@ pub(crate) async fn describe(
         let found = match resource.resource_type {
             TOPIC => topic_configs(call.core(), &resource.resource_name, wanted),
             BROKER => broker_configs(&call, &resource.resource_name, wanted),
-            // Nothing can be set for groups, clients and loggers, so there is nothing to show.
+            GROUP => groups::describe(call.core(), &resource.resource_name, wanted),
+            // Nothing can be set for clients and loggers, so there is nothing to show.
             LOGGER => this_node(&resource.resource_name).map(|()| Vec::new()),
-            16 | 32 => Ok(Vec::new()),
+            CLIENT_METRICS => Ok(Vec::new()),
             other => Err((
                 ErrorCode::InvalidRequest,
                 format!("unknown resource type {other}"),
@@ -346,6 +352,7 @@ async fn change_one(
             return Err((ErrorCode::InvalidRequest, why.into()));
         }
         TOPIC => (),
+        GROUP => return groups::change(core, name, change, validate_only).await,
         BROKER => {
             let why = "the broker's own settings stand in its configuration file";
             return Err((ErrorCode::InvalidRequest, why.into()));
@@ -362,9 +369,12 @@ async fn change_one(
     let overrides = match change {
         Change::Replace(configs) => replaced(configs)?,
         Change::Increment(configs) => {
-            let mut overrides = topic.overrides();
-            incremented(core.topics.base(), &mut overrides, configs)?;
-            overrides
+            let base = core.topics.base();
+            let known = |name: &str| {
+                let setting = config::find(name)?;
+                Some((setting, base.default_of(setting).0.to_owned()))
+            };
+            incremented(known, topic.overrides(), configs)?
         }
     };
     core.topics
@@ -406,11 +416,12 @@ fn now_has(list: &str, item: &str) -> bool {
     config::items(list).any(|one| one == item)
 }
 
+/// Carries out changes one after the other; `known` finds a setting and its default.
 fn incremented(
-    base: &Base,
-    overrides: &mut Overrides,
+    known: impl Fn(&str) -> Option<(&'static Setting, String)>,
+    mut overrides: Overrides,
     configs: Vec<(String, i8, Option<String>)>,
-) -> Result<(), Refused> {
+) -> Result<Overrides, Refused> {
     let mut seen = BTreeSet::new();
     for (name, operation, value) in configs {
         if !seen.insert(name.clone()) {
@@ -434,8 +445,13 @@ fn incremented(
                 overrides.remove(&name);
             }
             2 | 3 => {
-                let invalid = config::Invalid::Unknown { name: name.clone() };
-                let setting = config::find(&name).ok_or_else(|| refused(Error::Config(invalid)))?;
+                let unknown = || {
+                    (
+                        ErrorCode::InvalidConfig,
+                        format!("Unknown config name: {name}"),
+                    )
+                };
+                let (setting, default) = known(&name).ok_or_else(unknown)?;
                 if setting.kind != Kind::List {
                     let verb = if operation == 2 {
                         "append to"
@@ -447,7 +463,7 @@ fn incremented(
                 }
                 let now = overrides
                     .get(&name)
-                    .map_or(base.default_of(setting).0, String::as_str);
+                    .map_or(default.as_str(), String::as_str);
                 let mut items: Vec<&str> = config::items(now).collect();
                 let change: Vec<&str> = config::items(needed()?).collect();
                 match operation {
@@ -465,5 +481,5 @@ fn incremented(
             }
         }
     }
-    Ok(())
+    Ok(overrides)
 }

@@ -20,6 +20,9 @@ use crate::group::terms::Refusal;
 
 /// The epoch of a member that leaves for good.
 const LEAVES: i32 = -1;
+/// What protocol a member speaks.
+const CLASSIC_MEMBER: i8 = 0;
+const CONSUMER_MEMBER: i8 = 1;
 /// From this version on, members draw their ids themselves.
 const OWN_IDS_FROM: i16 = 1;
 
@@ -215,6 +218,10 @@ fn described(
         let Member {
             profile, progress, ..
         } = member;
+        let member_type = match profile.classic {
+            Some(_) => CLASSIC_MEMBER,
+            None => CONSUMER_MEMBER,
+        };
         // What is being given up is still its own.
         let mut owned = partitions(&progress.assigned);
         for (topic, more) in partitions(&progress.revoking) {
@@ -231,7 +238,7 @@ fn described(
             subscribed_topic_regex: Some(profile.pattern.unwrap_or_default()),
             assignment: named(owned, catalog),
             target_assignment: named(target, catalog),
-            member_type: 1, // of the protocol that it speaks
+            member_type,
         }
     };
     DescribedGroup {

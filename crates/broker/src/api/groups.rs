@@ -31,6 +31,8 @@ const KEY_TYPE_TRANSACTION: i8 = 1;
 /// Most that a member may tell about itself, and most that a leader may assign: it stays in memory.
 pub(super) const MEMBER_BYTES_MAX: usize = 1 << 20;
 const ASSIGNMENTS_BYTES_MAX: usize = 16 << 20;
+/// From this version of SyncGroup on, members say the protocol that they believe the group to have.
+const PROTOCOL_NEEDED_FROM: i16 = 5;
 /// Read, delete, describe, describe configs, alter configs: nobody is refused anything yet.
 pub(super) const GROUP_OPERATIONS: i32 = 1 << 3 | 1 << 6 | 1 << 8 | 1 << 10 | 1 << 11;
 
@@ -137,7 +139,7 @@ pub(crate) async fn join(call: Call, request: JoinGroupRequest) -> JoinGroupResp
     } else {
         let member_id = join.member_id.clone();
         tokio::select! {
-            answer = call.core().groups.join(&request.group_id, join) => answer,
+            answer = call.core().groups.join(&call.core().topics, &request.group_id, join) => answer,
             // The client asks again, and finds the broker that comes after us.
             () = call.client.stop.cancelled() => Err((Refusal::NotStored, member_id)),
         }
@@ -197,7 +199,10 @@ pub(crate) async fn sync(call: Call, request: SyncGroupRequest) -> SyncGroupResp
         .iter()
         .map(|(_, assignment)| assignment.len())
         .sum();
-    let answer = if request.group_id.is_empty() {
+    let named = sync.protocol_type.is_some() && sync.protocol.is_some();
+    let answer = if call.version >= PROTOCOL_NEEDED_FROM && !named {
+        Err(Refusal::InconsistentProtocol)
+    } else if request.group_id.is_empty() {
         Err(Refusal::InvalidGroupId)
     } else if size > ASSIGNMENTS_BYTES_MAX {
         Err(Refusal::TooLarge)
@@ -261,7 +266,11 @@ pub(crate) async fn leave(call: Call, request: LeaveGroupRequest) -> LeaveGroupR
         .into_iter()
         .map(|member| (member.member_id, member.group_instance_id))
         .collect();
-    let results = call.core().groups.leave(&request.group_id, &leavers);
+    let core = call.core();
+    let results = core
+        .groups
+        .leave(&core.topics, &request.group_id, &leavers)
+        .await;
     let error_code = match &results[..] {
         [only] if single => code(only),
         _ => ErrorCode::None.code(),
@@ -319,11 +328,7 @@ fn described(view: View, authorized_operations: i32) -> DescribedGroup {
         } else {
             Bytes::new()
         },
-        member_assignment: if stable {
-            member.assignment
-        } else {
-            Bytes::new()
-        },
+        member_assignment: member.assignment,
         member_id: member.id,
         group_instance_id: member.instance_id,
         client_id: member.client_id,

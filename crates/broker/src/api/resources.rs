@@ -46,7 +46,12 @@ pub(crate) async fn list(
                     .map(|topic| resource(TOPIC, topic.name.to_string())),
             ),
             BROKER | BROKER_LOGGER => config_resources.push(resource(kind, NODE_ID.to_string())),
-            _ => (), // no group has settings of its own
+            GROUP => {
+                let groups = call.core().group_settings.groups();
+                let each = groups.into_iter().map(|group| resource(GROUP, group));
+                config_resources.extend(each);
+            }
+            _ => (), // nothing collects the metrics of clients
         }
     }
     ListConfigResourcesResponse {

@@ -6,7 +6,8 @@
 //!
 //! ```text
 //! machine ┬ assign     the target: who shall own what
-//!         └ reconcile  one member's next step towards it, so that no partition is owned twice
+//!         ├ reconcile  one member's next step towards it, so that no partition is owned twice
+//!         └ classic    members that still speak the classic protocol
 //! records              what of it outlives the process
 //! ```
 //! [`Assigning`] is a group as the coordinator holds it.
@@ -14,6 +15,8 @@
 pub(crate) mod assign;
 mod assigning;
 pub(crate) mod catalog;
+pub(crate) mod classic;
+mod handover;
 pub(crate) mod machine;
 pub(crate) mod member;
 mod reconcile;

@@ -15,9 +15,11 @@ use super::consumer::{self, Assigning, catalog::Catalog};
 use super::machine::Group;
 use super::member::{Millis, Ticket};
 use super::schema::{Committed, Key};
+use super::settings::GroupSettings;
 use super::store::{self, Entry, Form, Records, Then};
 use super::terms::{After, Effect, Join, Joined, Refusal, Rules, Snapshot, State, Sync, Synced};
 use crate::clock;
+use crate::topic::registry::Topics;
 use crate::txn::coordinator::{Markers, Outcome};
 
 /// Most groups that are held.
@@ -27,8 +29,8 @@ const CHANGES_QUEUED_MAX: usize = 4096;
 /// The timer's longest sleep.
 const SLEEP_MAX: Duration = Duration::from_secs(60);
 
-type JoinAnswer = Result<Joined, (Refusal, String)>;
-type SyncAnswer = Result<Synced, Refusal>;
+pub(super) type JoinAnswer = Result<Joined, (Refusal, String)>;
+pub(super) type SyncAnswer = Result<Synced, Refusal>;
 /// A topic and the index of a partition.
 pub(crate) type Place = (Arc<str>, i32);
 
@@ -67,7 +69,7 @@ impl Held {
     }
 
     /// The next moment at which time has to pass for the group.
-    fn wakes_at(&self) -> Option<Millis> {
+    pub(super) fn wakes_at(&self) -> Option<Millis> {
         let consumer = self.consumer.as_ref();
         let consumer = consumer.and_then(|consumer| consumer.group.wakes_at());
         self.group.wakes_at().into_iter().chain(consumer).min()
@@ -240,6 +242,8 @@ pub(crate) struct MemberView {
 pub(crate) struct Coordinator {
     pub(super) groups: Mutex<Groups>,
     pub(super) rules: Rules,
+    /// What administrators have set for groups.
+    pub(super) settings: Arc<GroupSettings>,
     offsets_retention_ms: Millis,
     pub(super) changes: mpsc::Sender<Entry>,
     /// The topics as they were when somebody looked last.
@@ -252,6 +256,7 @@ impl Coordinator {
     /// Takes up the groups that the log holds; the receiver belongs to [`store::run`].
     pub(crate) fn new(
         rules: Rules,
+        settings: Arc<GroupSettings>,
         offsets_retention_ms: Millis,
         loaded: store::Loaded,
     ) -> (Self, mpsc::Receiver<Entry>) {
@@ -274,6 +279,7 @@ impl Coordinator {
                 None => Group::new(now),
             };
             let incarnation = groups.number();
+            let timing = settings.of(&id).consumer;
             let held = Held {
                 group,
                 incarnation,
@@ -281,13 +287,14 @@ impl Coordinator {
                 offsets,
                 open,
                 committing: 0,
-                consumer: consumer::restore(&id, consumer, now),
+                consumer: consumer::restore(&id, consumer, now, timing),
             };
             groups.held.insert(id, held);
         }
         let coordinator = Self {
             groups: Mutex::new(groups),
             rules,
+            settings,
             offsets_retention_ms,
             changes,
             catalog: Mutex::default(),
@@ -304,10 +311,15 @@ impl Coordinator {
     }
 
     /// Takes part in the next generation; waits until it begins.
-    pub(crate) async fn join(&self, group_id: &str, mut join: Join) -> JoinAnswer {
+    pub(crate) async fn join(&self, topics: &Topics, group_id: &str, mut join: Join) -> JoinAnswer {
         let refuse = |refusal, id: &str| Err((refusal, id.to_owned()));
         if group_id.is_empty() {
             return refuse(Refusal::InvalidGroupId, &join.member_id);
+        }
+        if self.is_assigned(group_id)
+            && let Some(answer) = self.join_assigned(topics, group_id, &join).await
+        {
+            return answer;
         }
         let (answer, waiting) = oneshot::channel();
         let member_id = join.member_id.clone();
@@ -343,6 +355,9 @@ impl Coordinator {
             if !groups.held.contains_key(group_id) {
                 return Err(Refusal::UnknownMember);
             }
+            if let Some(synced) = self.sync_assigned(&mut groups, group_id, &sync) {
+                return synced;
+            }
             sync.ticket = groups.number();
             groups.syncs.insert(sync.ticket, answer);
             self.step(&mut groups, group_id, |group, now, out| {
@@ -360,17 +375,27 @@ impl Coordinator {
         generation: i32,
     ) -> Result<(), Refusal> {
         let mut groups = self.groups.lock();
+        let named = (member_id, instance_id);
+        if let Some(beaten) = self.beat_assigned(&mut groups, group_id, named, generation) {
+            return beaten;
+        }
         self.step(&mut groups, group_id, |group, now, _| {
             group.heartbeat(now, member_id, instance_id, generation)
         })
         .unwrap_or(Err(Refusal::UnknownMember))
     }
 
-    pub(crate) fn leave(
+    pub(crate) async fn leave(
         &self,
+        topics: &Topics,
         group_id: &str,
         leavers: &[(String, Option<String>)],
     ) -> Vec<Result<(), Refusal>> {
+        if self.is_assigned(group_id)
+            && let Some(results) = self.leave_assigned(topics, group_id, leavers).await
+        {
+            return results;
+        }
         let mut groups = self.groups.lock();
         self.step(&mut groups, group_id, |group, now, out| {
             group.leave(now, leavers, &self.rules, out)
@@ -419,7 +444,8 @@ impl Coordinator {
             };
             if let Some(consumer) = &held.consumer {
                 stale = self.stale(consumer, &member_id, generation, &offsets)?;
-                if version < MEMBER_EPOCHS_FROM && !consumer.is_empty() {
+                let modern = !consumer.is_empty() && !consumer.group.speaks_classic(&member_id);
+                if version < MEMBER_EPOCHS_FROM && modern {
                     return Err(Refusal::OldCommit);
                 }
                 offsets.retain(|(place, _)| !stale.contains(place));
@@ -838,7 +864,7 @@ impl Coordinator {
     }
 
     /// Takes one step of a group's machine and carries out what it wants; `None` without the group.
-    fn step<T>(
+    pub(super) fn step<T>(
         &self,
         groups: &mut Groups,
         group_id: &str,
@@ -868,7 +894,7 @@ impl Coordinator {
         }
     }
 
-    fn carry_out(
+    pub(super) fn carry_out(
         &self,
         groups: &mut Groups,
         group_id: &str,
@@ -899,6 +925,7 @@ impl Coordinator {
                     group: group_id.to_owned(),
                     incarnation: held.incarnation,
                     stored: Box::new((snapshot, after.clone())),
+                    done: None,
                 };
                 let entry = Entry {
                     form: Form::Plain,

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use super::consumer::classic::CONSUMERS;
 use super::member::{Member, Millis, Protocol, Ticket};
 use super::terms::{
     After, Effect, Join, Joined, MemberSnapshot, Refusal, Rules, Snapshot, State, Sync, Synced,
@@ -109,6 +110,41 @@ impl Group {
             group.state = State::Stable;
         }
         group
+    }
+
+    /// Makes a group of the members of one whose partitions the broker has assigned until now.
+    pub(crate) fn of_consumers(now: Millis, generation: i32, members: Vec<Member>) -> Self {
+        let mut group = Self::new(now);
+        group.generation = generation;
+        group.protocol_type = Some(CONSUMERS.to_owned());
+        for member in members {
+            if let Some(instance) = &member.instance_id {
+                group.instances.insert(instance.clone(), member.id.clone());
+            }
+            group.members.insert(member.id.clone(), member);
+        }
+        group.protocol = group.select_protocol();
+        group.leader = group.members.keys().next().cloned();
+        group.state = State::Stable;
+        group
+    }
+
+    /// Returns the generation and the protocol of a group of consumers that have agreed on one.
+    pub(crate) fn consumers(&self) -> Option<(i32, &str)> {
+        let consumers = self.protocol_type.as_deref() == Some(CONSUMERS);
+        let protocol = self.protocol.as_deref()?;
+        (consumers && !self.members.is_empty()).then_some((self.generation, protocol))
+    }
+
+    /// Tells everybody who waits to join again, because the broker assigns from now on.
+    pub(crate) fn dissolve(mut self, out: &mut Vec<Effect>) {
+        self.refuse_syncs(Refusal::RebalanceInProgress, out);
+        for (id, member) in self.members {
+            if let Some(ticket) = member.joining {
+                let refusal = (Refusal::RebalanceInProgress, id);
+                out.push(Effect::Joined(ticket, Err(refusal)));
+            }
+        }
     }
 
     pub(crate) fn state(&self) -> State {
@@ -724,7 +760,7 @@ impl Group {
         }
     }
 
-    fn snapshot(&self) -> Snapshot {
+    pub(crate) fn snapshot(&self) -> Snapshot {
         let protocol = self.protocol.as_deref().unwrap_or_default();
         Snapshot {
             protocol_type: self.protocol_type.clone(),

@@ -136,6 +136,7 @@ pub(super) enum Then {
         group: String,
         incarnation: u64,
         stored: Box<(Snapshot, After)>,
+        done: Option<oneshot::Sender<Result<(), Refusal>>>,
     },
     /// Parts of a group whose partitions the broker assigns.
     Assigned {
@@ -392,7 +393,13 @@ fn apply(
             group,
             incarnation,
             stored,
-        } => coordinator.stored(groups, &group, incarnation, *stored, durable),
+            done,
+        } => {
+            coordinator.stored(groups, &group, incarnation, *stored, durable);
+            if let Some(done) = done {
+                _ = done.send(outcome); // the client may have left
+            }
+        }
         Then::Assigned {
             group,
             incarnation,

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use journal::Levels;
 use kafka::compress::Compression;
 
+use crate::group::reset::Reset;
+
 /// What kind of value a setting has; the numbers are those of DescribeConfigs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -33,7 +35,7 @@ impl Kind {
 
 /// The values that Kafka takes.
 #[derive(Debug, Clone, Copy)]
-enum Takes {
+pub(crate) enum Takes {
     Any,
     AtLeast(i64),
     Between(f64, f64),
@@ -42,6 +44,8 @@ enum Takes {
     /// `*`, or partitions with brokers.
     Replicas,
     GzipLevel,
+    /// Where a reader without an offset begins.
+    Reset,
 }
 
 /// What a setting does here.
@@ -66,7 +70,7 @@ pub(crate) struct Setting {
     pub acts: Acts,
 }
 
-const fn setting(
+pub(crate) const fn setting(
     name: &'static str,
     kind: Kind,
     default: &'static str,
@@ -86,7 +90,7 @@ const fn setting(
 }
 
 impl Setting {
-    const fn idle(mut self, why: &'static str) -> Setting {
+    pub(crate) const fn idle(mut self, why: &'static str) -> Setting {
         self.acts = Acts::Not(why);
         self
     }
@@ -196,7 +200,7 @@ pub(crate) fn check(name: &str, value: &str) -> Result<(), Invalid> {
 }
 
 impl Setting {
-    fn check(&self, value: &str) -> Result<(), String> {
+    pub(crate) fn check(&self, value: &str) -> Result<(), String> {
         let number = match self.kind {
             Kind::Boolean if value != "true" && value != "false" => {
                 return Err("Expected value to be either true or false".into());
@@ -234,6 +238,7 @@ impl Setting {
                 let told = || format!("String must be one of: {}", choices.join(", "));
                 fine.then_some(()).ok_or_else(told)
             }
+            Takes::Reset => value.parse::<Reset>().map(|_| ()),
             Takes::Replicas if value == "*" || items(value).all(is_replica) => Ok(()),
             Takes::Replicas => Err(format!(
                 "{} must be the literal '*' or a list of replicas in the following format: \

@@ -7,6 +7,9 @@ use kafka::messages::consumer_group_heartbeat::{
 };
 use kafka::messages::delete_groups::DeleteGroupsRequest;
 use kafka::messages::describe_groups::DescribeGroupsRequest;
+use kafka::messages::incremental_alter_configs::{
+    AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest,
+};
 use kafka::messages::list_groups::ListGroupsRequest;
 use kafka::messages::metadata::{MetadataRequest, MetadataRequestTopic};
 use kafka::messages::offset_delete::{
@@ -17,7 +20,7 @@ use kafka::messages::offset_fetch::{
 };
 use uuid::Uuid;
 
-use crate::groups::{commit, join, settle};
+use crate::groups::{commit, settle};
 use crate::stage::{Client, Stage, error};
 
 fn joining(member: &str) -> ConsumerGroupHeartbeatRequest {
@@ -264,11 +267,6 @@ async fn a_group_changes_its_protocol_while_it_is_empty() {
     };
     let classic = client.ask(6, describe).await.groups.remove(0);
     assert_eq!(error(classic.error_code), ErrorCode::GroupIdNotFound);
-    let refused = join(&mut client, "").await;
-    assert_eq!(
-        error(refused.error_code),
-        ErrorCode::InconsistentGroupProtocol
-    );
     client.ask(1, alive("a", -1)).await;
     let stage = stage.abandon().await;
     let mut client = stage.client().await;
@@ -283,4 +281,38 @@ async fn a_group_changes_its_protocol_while_it_is_empty() {
         (view.state.as_str(), view.protocol.as_str()),
         ("Stable", "range")
     );
+}
+
+#[tokio::test]
+async fn settings_of_a_group_hold_at_once_and_outlive_the_process() {
+    let set = |value: &str| IncrementalAlterConfigsRequest {
+        resources: vec![AlterConfigsResource {
+            resource_type: 32,
+            resource_name: "g".into(),
+            configs: vec![AlterableConfig {
+                name: "consumer.heartbeat.interval.ms".into(),
+                config_operation: 0,
+                value: Some(value.to_owned()),
+            }],
+        }],
+        validate_only: false,
+    };
+    let stage = Stage::open().await;
+    let mut client = stage.client().await;
+    client.create("t", 2, &[]).await;
+    let answer = client.ask(1, joining("a")).await;
+    assert_eq!(answer.heartbeat_interval_ms, 5_000);
+    let refused = client.ask(1, set("1")).await;
+    assert_eq!(
+        error(refused.responses[0].error_code),
+        ErrorCode::InvalidConfig
+    );
+    let changed = client.ask(1, set("7000")).await;
+    assert_eq!(error(changed.responses[0].error_code), ErrorCode::None);
+    let answer = client.ask(1, alive("a", 2)).await;
+    assert_eq!(answer.heartbeat_interval_ms, 7_000);
+    let stage = stage.abandon().await;
+    let mut client = stage.client().await;
+    let answer = client.ask(1, alive("a", 2)).await;
+    assert_eq!(answer.heartbeat_interval_ms, 7_000);
 }

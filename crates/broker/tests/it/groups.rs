@@ -55,6 +55,8 @@ pub(crate) async fn settle(client: &mut Client) -> String {
         group_id: "g".into(),
         generation_id: joined.generation_id,
         member_id: joined.member_id.clone(),
+        protocol_type: Some("consumer".into()),
+        protocol_name: Some("range".into()),
         assignments: vec![SyncGroupRequestAssignment {
             member_id: joined.member_id.clone(),
             assignment: Bytes::from_static(b"everything"),

@@ -12,12 +12,14 @@ use tokio::sync::oneshot;
 use tracing::{error, warn};
 
 use super::catalog::Catalog;
+use super::handover::Round;
 use super::machine::Group;
 use super::records::{self, Item, Stored};
-use super::terms::{Beat, Beaten, Refused, Timing, View as Described};
+use super::terms::{Beat, Beaten, Refused, View as Described};
 use crate::group::coordinator::{Coordinator, Groups, Kind, MemberView, Place, Room, View};
 use crate::group::member::Millis;
 use crate::group::schema::{Committed, Key};
+use crate::group::settings::Timing;
 use crate::group::store::{Entry, Form, Records, Then};
 use crate::group::terms::Refusal;
 use crate::topic::registry::Topics;
@@ -29,7 +31,9 @@ pub(crate) struct Assigning {
     /// The keys of the group's records on disk.
     keys: BTreeSet<Bytes>,
     /// Changes that are on their way there.
-    queued: usize,
+    pub(super) queued: usize,
+    /// Whether the classic group that it was may still be on disk.
+    replaces: bool,
 }
 
 impl Assigning {
@@ -38,6 +42,16 @@ impl Assigning {
             group: Group::new(),
             keys: BTreeSet::new(),
             queued: 0,
+            replaces: false,
+        }
+    }
+
+    /// A group that takes the place of a classic one.
+    pub(super) fn replacing(group: Group) -> Self {
+        Self {
+            group,
+            replaces: true,
+            ..Self::new()
         }
     }
 
@@ -62,12 +76,12 @@ impl Assigning {
         Ok((items, lines))
     }
 
-    /// Adds what deletes all of an empty group.
+    /// Adds what deletes all of a group.
     pub(crate) fn bury(&self, group_id: &str, lines: &mut Records) -> Result<(), Refusal> {
         let mut keys = self.keys.clone();
         // Members that are gone were deleted as they went, but that may not be written yet.
         let touched = self.group.touched().iter();
-        for item in touched.chain(&[Item::Group, Item::TargetEpoch]) {
+        for item in touched.chain(&self.group.everything()) {
             let line = records::record(group_id, item, &self.group);
             keys.insert(line.map_err(|_| Refusal::NotStored)?.0);
         }
@@ -100,11 +114,16 @@ impl Assigning {
 }
 
 /// Brings a group back from what was read; none when nothing was.
-pub(crate) fn restore(group_id: &str, stored: Stored, now: Millis) -> Option<Assigning> {
+pub(crate) fn restore(
+    group_id: &str,
+    stored: Stored,
+    now: Millis,
+    timing: Timing,
+) -> Option<Assigning> {
     if stored.is_empty() {
         return None;
     }
-    let group = records::restore(&stored, now, Timing::default()).unwrap_or_else(|cause| {
+    let group = records::restore(&stored, now, timing).unwrap_or_else(|cause| {
         error!(group = group_id, error = %cause, "a group's state cannot be read, its members join anew");
         Group::new()
     });
@@ -112,6 +131,7 @@ pub(crate) fn restore(group_id: &str, stored: Stored, now: Millis) -> Option<Ass
         group,
         keys: stored.into_keys().collect(),
         queued: 0,
+        replaces: false,
     })
 }
 
@@ -141,6 +161,7 @@ impl Groups {
             consumer.group.touch(items);
             return;
         }
+        consumer.replaces = false;
         for (key, value) in lines.into_lines() {
             match value {
                 Some(_) => consumer.keys.insert(key),
@@ -160,27 +181,30 @@ impl Coordinator {
     ) -> Result<Beaten, Refused> {
         let room = self.room().await?;
         let catalog = self.look(topics);
+        let timing = self.settings.of(group_id).consumer;
         let (beaten, durable) = {
             let mut groups = self.groups.lock();
-            let fresh = self.make_consumer(&mut groups, group_id, beat.epoch == 0)?;
             let now = self.now();
+            let made = self.make_consumer(&mut groups, group_id, &beat, &catalog)?;
             let Some(consumer) = consumer_of(&mut groups, group_id) else {
                 return Err(Refusal::NotFound.into());
             };
             let members_max = self.rules.members_max;
-            let beaten =
-                consumer
-                    .group
-                    .heartbeat(now, &beat, &catalog, members_max, Timing::default());
+            let beaten = consumer
+                .group
+                .heartbeat(now, &beat, &catalog, members_max, timing);
             let beaten = match beaten {
                 Ok(beaten) => beaten,
                 Err(refused) => {
-                    if fresh {
+                    if made != Made::Before {
                         unmake(&mut groups, group_id);
                     }
                     return Err(refused);
                 }
             };
+            if made == Made::OfClassic {
+                self.dissolve(&mut groups, group_id);
+            }
             (beaten, self.put(&mut groups, group_id, room)?)
         };
         if let Some(durable) = durable {
@@ -207,7 +231,7 @@ impl Coordinator {
             consumer
                 .group
                 .leave(&beat.member_id, instance_id, beat.epoch, &catalog)?;
-            self.put(&mut groups, group_id, room)?
+            self.put_or_hand_back(&mut groups, group_id, &catalog, room, Round::Begins)?
         };
         if let Some(durable) = durable {
             durable.await.unwrap_or(Err(Refusal::NotStored))?;
@@ -228,7 +252,8 @@ impl Coordinator {
         // What finds no room stays touched, and goes out with the next change.
         match self.changes.try_reserve() {
             Ok(room) => {
-                if self.put(groups, id, Room(room)).is_err() {
+                let put = self.put_or_hand_back(groups, id, &catalog, Room(room), Round::Begins);
+                if put.is_err() {
                     warn!(
                         group = id,
                         "the group's state could not be queued for writing"
@@ -243,7 +268,7 @@ impl Coordinator {
     }
 
     /// Queues what was touched; returns what tells when all that is queued is durable, if it is not yet.
-    fn put(
+    pub(super) fn put(
         &self,
         groups: &mut Groups,
         group_id: &str,
@@ -253,10 +278,11 @@ impl Coordinator {
             return Ok(None);
         };
         let incarnation = held.incarnation;
-        let was_classic = held.stored.is_some();
+        let was_stored = held.stored.is_some();
         let Some(consumer) = &mut held.consumer else {
             return Ok(None);
         };
+        let was_classic = was_stored || consumer.replaces;
         let wakes_at = consumer.group.wakes_at();
         let mut durable = None;
         if consumer.group.is_touched() || consumer.queued > 0 {
@@ -284,30 +310,37 @@ impl Coordinator {
         Ok(durable)
     }
 
-    /// Makes sure that the broker assigns a group's partitions, and says whether that is new. An empty group
-    /// changes over, one with classic members does not.
+    /// Makes sure that the broker assigns a group's partitions, and says since when. A group changes over when it is
+    /// empty, or when all of its members are consumers.
     fn make_consumer(
         &self,
         groups: &mut Groups,
         group_id: &str,
-        joins: bool,
-    ) -> Result<bool, Refused> {
+        beat: &Beat,
+        catalog: &Catalog,
+    ) -> Result<Made, Refused> {
+        let joins = beat.epoch == 0;
         match groups.held.get_mut(group_id) {
-            Some(held) if held.consumer.is_some() => Ok(false),
+            Some(held) if held.consumer.is_some() => Ok(Made::Before),
             None if !joins => Err(Refused {
                 refusal: Refusal::NotFound,
                 why: format!("Consumer group {group_id} not found."),
             }),
-            Some(held) if joins && held.group.is_idle() => {
-                held.consumer = Some(Assigning::new());
-                Ok(true)
+            Some(held) if joins && held.group.members().len() == 0 => {
+                held.consumer = Some(Assigning::replacing(Group::new()));
+                Ok(Made::OfClassic)
             }
-            Some(_) if joins => Err(Refused {
-                refusal: Refusal::NotFound,
-                why: format!(
-                    "Cannot upgrade classic group {group_id} to consumer group because online upgrade is disabled."
-                ),
-            }),
+            Some(held) if joins && held.group.consumers().is_some() => {
+                let group = Group::from_classic(self.now(), &held.group, catalog);
+                let group = group.map_err(|error| Refused {
+                    refusal: Refusal::NotFound,
+                    why: format!(
+                        "Cannot upgrade the classic group {group_id} to consumer group because the embedded consumer protocol is malformed: {error}"
+                    ),
+                })?;
+                held.consumer = Some(Assigning::replacing(group));
+                Ok(Made::OfClassic)
+            }
             Some(_) => Err(Refused {
                 refusal: Refusal::NotFound,
                 why: format!("Group {group_id} is not a consumer group."),
@@ -317,7 +350,7 @@ impl Coordinator {
                 if let Some(held) = groups.held.get_mut(group_id) {
                     held.consumer = Some(Assigning::new());
                 }
-                Ok(true)
+                Ok(Made::Anew)
             }
         }
     }
@@ -403,7 +436,7 @@ impl Coordinator {
     }
 
     /// Returns the topics as they are.
-    fn look(&self, topics: &Topics) -> Arc<Catalog> {
+    pub(super) fn look(&self, topics: &Topics) -> Arc<Catalog> {
         let version = topics.version();
         let mut catalog = self.catalog.lock();
         if catalog.version != version {
@@ -418,7 +451,15 @@ impl Coordinator {
     }
 }
 
-fn consumer_of<'a>(groups: &'a mut Groups, group_id: &str) -> Option<&'a mut Assigning> {
+/// Since when the broker assigns a group's partitions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Made {
+    Before,
+    Anew,
+    OfClassic,
+}
+
+pub(super) fn consumer_of<'a>(groups: &'a mut Groups, group_id: &str) -> Option<&'a mut Assigning> {
     groups.held.get_mut(group_id)?.consumer.as_mut()
 }
 

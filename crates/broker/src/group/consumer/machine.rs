@@ -12,8 +12,9 @@ use super::catalog::{Catalog, compile};
 use super::member::{AWAY, Member, Partitions, Profile, partitions};
 use super::reconcile::Towards;
 use super::records::Item;
-use super::terms::{Beat, Beaten, Refused, State, Timing, View};
+use super::terms::{Beat, Beaten, Refused, State, View};
 use crate::group::member::Millis;
+use crate::group::settings::Timing;
 use crate::group::terms::Refusal;
 
 /// Names that a pattern matched, as of some version of the catalog.
@@ -38,13 +39,13 @@ pub(crate) struct Group {
     pub(super) members: BTreeMap<String, Member>,
     pub(super) resolved: BTreeMap<String, Resolved>,
     /// Static members: instance id → member id.
-    instances: BTreeMap<String, String>,
+    pub(super) instances: BTreeMap<String, String>,
     /// Who has each partition, those that are being given up included.
-    owners: HashMap<(Uuid, i32), String>,
+    pub(super) owners: HashMap<(Uuid, i32), String>,
     /// The version of the catalog that was looked at last.
     seen: Option<u64>,
     /// What differs from what was handed out to be stored.
-    touched: BTreeSet<Item>,
+    pub(super) touched: BTreeSet<Item>,
 }
 
 impl Group {
@@ -66,7 +67,7 @@ impl Group {
             for place in member.progress.held() {
                 self.owners.insert(place, id.clone());
             }
-            member.expires_at = now + Millis::from(timing.session_timeout_ms);
+            member.expires_at = now + Millis::from(member.session_timeout_ms(timing));
             if !member.progress.revoking.is_empty() {
                 member.revoke_until = Some(now + Millis::from(member.profile.rebalance_timeout_ms));
             }
@@ -109,14 +110,7 @@ impl Group {
 
     /// The next moment at which [`Group::tick`] has something to do.
     pub(crate) fn wakes_at(&self) -> Option<Millis> {
-        self.members
-            .values()
-            .map(|member| {
-                member
-                    .revoke_until
-                    .map_or(member.expires_at, |until| until.min(member.expires_at))
-            })
-            .min()
+        self.members.values().map(Member::due_at).min()
     }
 
     /// Returns what has to be stored since the last call.
@@ -175,13 +169,15 @@ impl Group {
             catalog,
             topics_changed || (pattern_changed && had_pattern),
         );
-        self.retarget(now, catalog);
-        self.reconcile(now, beat, catalog, topics_changed || pattern_changed);
+        self.retarget(now, catalog, timing);
+        let changed = topics_changed || pattern_changed;
+        self.reconcile(now, id, beat.owned.as_ref(), catalog, changed);
 
         let Some(member) = self.members.get_mut(id) else {
             return Err(Refusal::UnknownMember.into());
         };
         member.expires_at = now + Millis::from(timing.session_timeout_ms);
+        (member.join_until, member.sync_until) = (None, None);
         let changed = member.progress.assigned != before.progress.assigned;
         let told = beat.epoch == 0 || beat.is_full() || changed;
         Ok(Beaten {
@@ -209,7 +205,7 @@ impl Group {
             None if joins => Ok((known.cloned().unwrap_or_default(), None)),
             None => Err(Refusal::UnknownMember.into()),
             Some((holder_id, member)) if joins => {
-                if member.progress.epoch != AWAY {
+                if member.progress.epoch != AWAY && member.profile.classic.is_none() {
                     return Err(Refused {
                         refusal: Refusal::UnreleasedInstance,
                         why: format!("the instance id `{instance}` is owned by `{holder_id}`"),
@@ -230,7 +226,7 @@ impl Group {
     }
 
     /// Gives a static member's place to the process that has come back under another id.
-    fn replace(&mut self, old_id: &str, new_id: &str, member: &Member) {
+    pub(super) fn replace(&mut self, old_id: &str, new_id: &str, member: &Member) {
         let target = self.target.get(old_id).cloned();
         self.remove(old_id);
         if let Some(target) = target {
@@ -246,7 +242,7 @@ impl Group {
         ]);
     }
 
-    fn enroll(&mut self, id: &str, before: &Member, profile: Profile) {
+    pub(super) fn enroll(&mut self, id: &str, before: &Member, profile: Profile) {
         if before.profile != profile || !self.members.contains_key(id) {
             self.touched.insert(Item::Member(id.to_owned()));
         }
@@ -269,7 +265,7 @@ impl Group {
     }
 
     /// Begins a new epoch when it is `due` or when topics have changed under the group.
-    fn renew(&mut self, now: Millis, catalog: &Catalog, due: bool) {
+    pub(super) fn renew(&mut self, now: Millis, catalog: &Catalog, due: bool) {
         let stale = self.seen != Some(catalog.version);
         if !due && !stale {
             return;
@@ -343,9 +339,10 @@ impl Group {
         catalog.fingerprint(names.into_iter())
     }
 
-    /// Brings the target up to the group's epoch.
-    fn retarget(&mut self, now: Millis, catalog: &Catalog) {
-        if self.target_epoch >= self.epoch {
+    /// Brings the target up to the group's epoch, unless the one before is too young.
+    pub(super) fn retarget(&mut self, now: Millis, catalog: &Catalog, timing: Timing) {
+        let next_at = self.target_at_ms + Millis::from(timing.assignment_interval_ms);
+        if self.target_epoch >= self.epoch || now < next_at {
             return;
         }
         let takers: Vec<Taker<'_>> = self
@@ -398,8 +395,14 @@ impl Group {
     }
 
     /// Takes a member's next step towards the target.
-    fn reconcile(&mut self, now: Millis, beat: &Beat, catalog: &Catalog, changed: bool) {
-        let id = &beat.member_id;
+    pub(super) fn reconcile(
+        &mut self,
+        now: Millis,
+        id: &str,
+        reported: Option<&Partitions>,
+        catalog: &Catalog,
+        changed: bool,
+    ) {
         let Some(member) = self.members.get(id) else {
             return;
         };
@@ -414,7 +417,7 @@ impl Group {
             target: self.target.get(id).unwrap_or(&nothing),
             subscribed: &subscribed,
             subscription_changed: changed,
-            reported: beat.owned.as_ref(),
+            reported,
             is_free: &|topic, partition| !self.owners.contains_key(&(topic, partition)),
         }
         .step(&mut progress);
@@ -428,12 +431,14 @@ impl Group {
             self.owners.remove(&place);
         }
         for place in progress.held() {
-            self.owners.insert(place, id.clone());
+            self.owners.insert(place, id.to_owned());
         }
-        member.revoke_until = (!progress.revoking.is_empty())
-            .then(|| now + Millis::from(member.profile.rebalance_timeout_ms));
+        // Members of the classic protocol are told to join again, and have until then.
+        let hurries = !progress.revoking.is_empty() && member.profile.classic.is_none();
+        member.revoke_until =
+            hurries.then(|| now + Millis::from(member.profile.rebalance_timeout_ms));
         member.progress = progress;
-        self.touched.insert(Item::Current(id.clone()));
+        self.touched.insert(Item::Current(id.to_owned()));
     }
 
     /// Takes a member out, or notes that a static one is away for a while.
@@ -480,13 +485,10 @@ impl Group {
 
     /// Lets time pass: gives up members that were not heard from, or that do not give up their partitions.
     pub(crate) fn tick(&mut self, now: Millis, catalog: &Catalog) {
-        let late = |member: &Member| {
-            member.expires_at <= now || member.revoke_until.is_some_and(|until| until <= now)
-        };
         let expired: Vec<String> = self
             .members
             .iter()
-            .filter(|(_, member)| late(member))
+            .filter(|(_, member)| member.due_at() <= now)
             .map(|(id, _)| id.clone())
             .collect();
         if !expired.is_empty() {
@@ -494,7 +496,7 @@ impl Group {
         }
     }
 
-    fn fence(&mut self, ids: &[String], catalog: &Catalog) {
+    pub(super) fn fence(&mut self, ids: &[String], catalog: &Catalog) {
         for id in ids {
             self.remove(id);
         }
@@ -540,6 +542,12 @@ impl Group {
         }
         let member = self.members.get(member_id).ok_or(Refusal::UnknownMember)?;
         let progress = &member.progress;
+        if member.profile.classic.is_some() {
+            return match epoch == progress.epoch {
+                true => Ok(places.map(|_| Ok(())).collect()),
+                false => Err(Refusal::IllegalGeneration),
+            };
+        }
         if epoch > progress.epoch {
             return Err(Refusal::StaleEpoch);
         }
@@ -562,6 +570,7 @@ impl Group {
         let member = member.ok_or(Refusal::UnknownMember)?;
         match epoch == member.progress.epoch {
             true => Ok(()),
+            false if member.profile.classic.is_some() => Err(Refusal::IllegalGeneration),
             false => Err(Refusal::StaleEpoch),
         }
     }
@@ -599,6 +608,7 @@ fn updated(before: &Profile, beat: &Beat) -> Profile {
         },
         pattern: newer(&beat.pattern, &before.pattern),
         assignor: newer(&beat.assignor, &before.assignor),
+        classic: None,
     }
 }
 

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 
-use crate::group::member::Millis;
+use crate::group::member::{Millis, Protocol};
+use crate::group::settings::Timing;
 
 /// Partitions by topic id; no topic without partitions.
 pub(crate) type Partitions = BTreeMap<Uuid, BTreeSet<i32>>;
@@ -38,6 +39,16 @@ pub(crate) struct Profile {
     pub topics: BTreeSet<String>,
     pub pattern: Option<String>,
     pub assignor: Option<String>,
+    /// Set for members that speak the classic protocol.
+    pub classic: Option<Classic>,
+}
+
+/// What a member says of itself in the classic protocol alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Classic {
+    pub session_timeout_ms: i32,
+    /// In the member's order of preference.
+    pub protocols: Vec<Protocol>,
 }
 
 impl Profile {
@@ -95,6 +106,27 @@ pub(crate) struct Member {
     pub expires_at: Millis,
     /// When it is given up unless it has given up its partitions.
     pub revoke_until: Option<Millis>,
+    /// When a member of the classic protocol is given up unless it joins again, as it was told to.
+    pub join_until: Option<Millis>,
+    /// When a member of the classic protocol is given up unless it asks for its assignment.
+    pub sync_until: Option<Millis>,
+}
+
+impl Member {
+    /// How long it may be silent.
+    pub(super) fn session_timeout_ms(&self, timing: Timing) -> i32 {
+        let classic = self.profile.classic.as_ref();
+        classic.map_or(timing.session_timeout_ms, |classic| {
+            classic.session_timeout_ms
+        })
+    }
+
+    /// When it is given up if nothing is heard of it.
+    pub(super) fn due_at(&self) -> Millis {
+        let limits = [self.revoke_until, self.join_until, self.sync_until];
+        let limits = limits.into_iter().flatten();
+        limits.fold(self.expires_at, Millis::min)
+    }
 }
 
 /// Leaves the epochs out.

@@ -3,6 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use kafka::messages::Message;
+use kafka::messages::consumer_protocol::{
+    ConsumerProtocolAssignment, ConsumerProtocolSubscription, TopicPartition,
+};
 use proptest::prelude::*;
 use uuid::Uuid;
 
@@ -10,14 +14,17 @@ use super::catalog::Catalog;
 use super::machine::Group;
 use super::member::{AWAY, Partitions};
 use super::records::{self, Stored};
-use super::terms::{Beat, Beaten, State, Timing};
-use crate::group::terms::Refusal;
+use super::terms::{Beat, Beaten, State};
+use crate::group::member::Protocol;
+use crate::group::settings::Timing;
+use crate::group::terms::{Join, Refusal, Rules, Sync};
 
 const CLIENTS: usize = 4;
 const TOPICS: usize = 3;
 const TIMING: Timing = Timing {
     session_timeout_ms: 45_000,
     heartbeat_interval_ms: 5_000,
+    assignment_interval_ms: 0,
 };
 
 #[derive(Debug, Clone)]
@@ -35,6 +42,8 @@ enum Step {
         pattern: Option<usize>,
     },
     Leave(usize),
+    /// A client is started anew with the other protocol.
+    Convert(usize),
     Grow(usize),
     Replace(usize),
     Wait(i64),
@@ -50,7 +59,8 @@ fn step() -> impl Strategy<Value = Step> {
         ),
         2 => (client.clone(), prop::collection::btree_set(0..TOPICS, 0..=TOPICS), prop::option::of(0..TOPICS))
             .prop_map(|(client, topics, pattern)| Step::Subscribe { client, topics, pattern }),
-        1 => client.prop_map(Step::Leave),
+        1 => client.clone().prop_map(Step::Leave),
+        2 => client.prop_map(Step::Convert),
         1 => (0..TOPICS).prop_map(Step::Grow),
         1 => (0..TOPICS).prop_map(Step::Replace),
         2 => (1..40_000i64).prop_map(Step::Wait),
@@ -71,6 +81,8 @@ struct Client {
     told: Partitions,
     /// Whether the next heartbeat tells everything.
     full: bool,
+    /// Whether it speaks the classic protocol; every other one gives up everything before it joins again.
+    classic: bool,
 }
 
 impl Client {
@@ -178,17 +190,32 @@ impl World {
                 pattern,
             } => {
                 let client = &mut self.clients[client];
+                let pattern = pattern.filter(|_| !client.classic);
                 (client.topics, client.pattern, client.full) = (topics, pattern, true);
             }
             Step::Leave(client) => {
                 let client = &mut self.clients[client];
-                if client.joined {
+                if client.joined && client.classic {
+                    let named = (client.id.clone(), client.instance.clone());
+                    self.group.leave_classic(&[named], &catalog);
+                    client.lose();
+                } else if client.joined {
                     let epoch = if client.instance.is_some() { AWAY } else { -1 };
                     let instance = client.instance.as_deref();
                     // It may have been given up for its silence.
                     _ = self.group.leave(&client.id, instance, epoch, &catalog);
                     client.lose();
                 }
+            }
+            Step::Convert(client) => {
+                // One with an instance id comes back without having left.
+                if self.clients[client].instance.is_none() {
+                    self.play(Step::Leave(client));
+                }
+                let client = &mut self.clients[client];
+                client.lose();
+                client.classic = !client.classic;
+                client.pattern = None;
             }
             Step::Grow(topic) => {
                 self.topics[topic].1 += 1;
@@ -230,7 +257,98 @@ impl World {
         self.check();
     }
 
+    /// Says that it is alive; when it is told to, or has something else to say, joins again and asks what it has.
+    fn beat_classic(&mut self, client: usize, lost: bool) {
+        let (catalog, now) = (self.catalog(), self.now);
+        let fresh = self.draw().to_string();
+        let one = &mut self.clients[client];
+        let instance = one.instance.as_deref();
+        let mut beaten = Err(Refusal::RebalanceInProgress);
+        if one.joined {
+            beaten = self.group.beat_classic(now, &one.id, instance, one.epoch);
+        } else {
+            one.lose();
+        }
+        match beaten {
+            Ok(()) if !one.full => return,
+            Ok(()) | Err(Refusal::RebalanceInProgress) => (),
+            Err(_) => return one.lose(),
+        }
+        if !client.is_multiple_of(2) {
+            one.owned.clear();
+            one.told.clear();
+        }
+        let names = one.topics.iter().map(|topic| format!("t{topic}"));
+        let owned = one.owned.iter().map(|(topic, partitions)| TopicPartition {
+            topic: catalog
+                .name(*topic)
+                .map_or("gone".into(), ToString::to_string),
+            partitions: partitions.iter().copied().collect(),
+        });
+        let subscription = ConsumerProtocolSubscription {
+            topics: names.collect(),
+            owned_partitions: owned.collect(),
+            ..ConsumerProtocolSubscription::default()
+        };
+        let join = Join {
+            ticket: 0,
+            member_id: if one.joined {
+                one.id.clone()
+            } else {
+                String::new()
+            },
+            fresh_id: fresh,
+            instance_id: one.instance.clone(),
+            client_id: String::new(),
+            client_host: String::new(),
+            session_timeout_ms: 45_000,
+            rebalance_timeout_ms: 30_000,
+            protocol_type: "consumer".into(),
+            protocols: vec![Protocol {
+                name: "range".into(),
+                metadata: subscription.to_versioned(3).expect("short"),
+            }],
+            id_required: false,
+            may_skip_assignment: true,
+        };
+        let joined = self
+            .group
+            .join(now, &join, &catalog, &Rules::default(), TIMING);
+        let one = &mut self.clients[client];
+        let joined = match joined {
+            Ok(_) if lost => return, // it joins again; under another id if it had none
+            Ok(joined) => joined,
+            Err(_) => return one.lose(),
+        };
+        assert!(joined.generation >= one.epoch, "generations rise");
+        (one.id, one.epoch) = (joined.member_id, joined.generation);
+        (one.joined, one.full) = (true, false);
+        let sync = Sync {
+            ticket: 0,
+            member_id: one.id.clone(),
+            instance_id: one.instance.clone(),
+            generation: one.epoch,
+            protocol_type: None,
+            protocol: joined.protocol,
+            assignments: Vec::new(),
+        };
+        let synced = self
+            .group
+            .sync(now, &sync, &catalog)
+            .expect("it has just joined");
+        let assignment = ConsumerProtocolAssignment::from_versioned(&synced.assignment);
+        one.owned.clear();
+        for topic in assignment.expect("ours").assigned_partitions {
+            let id = catalog.id(&topic.topic).expect("there");
+            one.owned.insert(id, topic.partitions.into_iter().collect());
+        }
+        one.told = one.owned.clone();
+    }
+
     fn beat(&mut self, client: usize, lost: bool, slow: bool) {
+        if self.clients[client].classic {
+            return self.beat_classic(client, lost);
+        }
         let catalog = self.catalog();
         if !self.clients[client].joined {
             let id = self.draw().to_string();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use kafka::messages::Message;
 use kafka::messages::consumer_group_state::{
-    ConsumerGroupCurrentMemberAssignmentKey as CurrentKey,
+    ClassicMemberMetadata, ClassicProtocol, ConsumerGroupCurrentMemberAssignmentKey as CurrentKey,
     ConsumerGroupCurrentMemberAssignmentValue as CurrentValue,
     ConsumerGroupMemberMetadataKey as MemberKey, ConsumerGroupMemberMetadataValue as MemberValue,
     ConsumerGroupMetadataKey as GroupKey, ConsumerGroupMetadataValue as GroupValue,
@@ -22,9 +22,9 @@ use kafka::messages::consumer_group_state::{
 use kafka::wire::{DecodeError, EncodeError, Reader, Wire};
 
 use super::machine::{Group, Resolved};
-use super::member::{Epochs, Partitions, Profile, Progress, Standing};
-use super::terms::Timing;
-use crate::group::member::Millis;
+use super::member::{Classic, Epochs, Partitions, Profile, Progress, Standing};
+use crate::group::member::{Millis, Protocol};
+use crate::group::settings::Timing;
 
 /// The version of all values.
 const VALUE: i16 = 0;
@@ -159,6 +159,16 @@ fn told(profile: &Profile) -> MemberValue {
         subscribed_topic_regex: profile.pattern.clone(),
         rebalance_timeout_ms: profile.rebalance_timeout_ms,
         server_assignor: profile.assignor.clone(),
+        classic_member: profile.classic.as_ref().map(|classic| {
+            let protocols = classic.protocols.iter().map(|protocol| ClassicProtocol {
+                name: protocol.name.clone(),
+                metadata: protocol.metadata.clone(),
+            });
+            ClassicMemberMetadata {
+                session_timeout_ms: classic.session_timeout_ms,
+                supported_protocols: protocols.collect(),
+            }
+        }),
     }
 }
 
@@ -244,6 +254,17 @@ fn heard(value: MemberValue) -> Profile {
         topics: value.subscribed_topic_names.into_iter().collect(),
         pattern: value.subscribed_topic_regex,
         assignor: value.server_assignor,
+        classic: value.classic_member.map(|classic| {
+            let protocols = classic.supported_protocols.into_iter();
+            let protocols = protocols.map(|protocol| Protocol {
+                name: protocol.name,
+                metadata: Bytes::copy_from_slice(&protocol.metadata),
+            });
+            Classic {
+                session_timeout_ms: classic.session_timeout_ms,
+                protocols: protocols.collect(),
+            }
+        }),
     }
 }
 

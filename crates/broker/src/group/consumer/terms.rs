@@ -56,24 +56,6 @@ impl From<Refusal> for Refused {
     }
 }
 
-/// How often members have to be heard from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Timing {
-    /// `consumer.session.timeout.ms`
-    pub session_timeout_ms: i32,
-    /// `consumer.heartbeat.interval.ms`
-    pub heartbeat_interval_ms: i32,
-}
-
-impl Default for Timing {
-    fn default() -> Self {
-        Self {
-            session_timeout_ms: 45_000,
-            heartbeat_interval_ms: 5_000,
-        }
-    }
-}
-
 /// Where a group is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {

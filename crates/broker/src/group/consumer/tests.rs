@@ -8,7 +8,8 @@ use uuid::Uuid;
 use super::catalog::Catalog;
 use super::machine::Group;
 use super::member::Partitions;
-use super::terms::{Beat, Beaten, Refused, Timing};
+use super::terms::{Beat, Beaten, Refused};
+use crate::group::settings::Timing;
 use crate::group::terms::Refusal;
 
 const MEMBERS_MAX: usize = 3;
@@ -27,6 +28,7 @@ struct World {
     group: Group,
     catalog: Catalog,
     now: i64,
+    timing: Timing,
 }
 
 impl World {
@@ -35,13 +37,13 @@ impl World {
             group: Group::new(),
             catalog: catalog(1, &[(1, 4)]),
             now: 0,
+            timing: Timing::default(),
         }
     }
 
     fn beat(&mut self, beat: Beat) -> Result<Beaten, Refused> {
-        let timing = Timing::default();
         self.group
-            .heartbeat(self.now, &beat, &self.catalog, MEMBERS_MAX, timing)
+            .heartbeat(self.now, &beat, &self.catalog, MEMBERS_MAX, self.timing)
     }
 
     #[track_caller]
@@ -111,6 +113,21 @@ fn partitions_go_over_after_they_were_given_up() {
     world.check(owning("a", 2, &[0, 1, 2, 3]), expect!["epoch 2 unchanged"]);
     world.check(owning("a", 2, &[0, 1]), expect!["epoch 3 unchanged"]);
     world.check(beat("b", 3), expect!["epoch 3 has [t1{2, 3}]"]);
+}
+
+#[test]
+fn an_assignment_stays_for_a_while() {
+    let mut world = World::new();
+    world.timing.assignment_interval_ms = 1000;
+    world.now = 5000;
+    world.check(join("a"), expect!["epoch 2 has [t1{0, 1, 2, 3}]"]);
+    world.now = 5999;
+    world.check(join("b"), expect!["epoch 2 has []"]);
+    world.check(beat("a", 2), expect!["epoch 2 unchanged"]);
+    world.now = 6000;
+    world.check(beat("a", 2), expect!["epoch 2 has [t1{0, 1}]"]);
+    world.check(owning("a", 2, &[0, 1]), expect!["epoch 3 unchanged"]);
+    world.check(beat("b", 2), expect!["epoch 3 has [t1{2, 3}]"]);
 }
 
 #[test]

@@ -35,7 +35,7 @@ impl Group {
     }
 
     /// Asks everybody to join again, unless that is under way already.
-    pub(super) fn rebalance(&mut self, now: Millis, rules: &Rules, out: &mut Vec<Effect>) {
+    pub(crate) fn rebalance(&mut self, now: Millis, rules: &Rules, out: &mut Vec<Effect>) {
         if self.state != State::PreparingRebalance {
             if self.state == State::CompletingRebalance {
                 self.refuse_syncs(Refusal::RebalanceInProgress, out);

@@ -45,7 +45,7 @@ pub(super) async fn settle(side: &mut Side) {
         }
     }
     for group in [
-        "og", "solo", "none", "fixed", "simple", "nobody", "modern", "nowhere",
+        "og", "solo", "none", "fixed", "simple", "nobody", "modern", "nowhere", "changing",
     ] {
         while matches!(
             side.ask(4, beat(group, "who", 1)).await,
