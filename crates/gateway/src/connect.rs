@@ -8,12 +8,12 @@ use std::sync::Arc;
 use model::tls_context::Verify;
 use model::{Config, Object, Origin, TlsContext};
 use rustls::pki_types::ServerName;
+use tls::keep::Originators;
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 
 use self::io::Io;
 use crate::upstream::tls::Tls;
-use crate::upstream::tls::load::Originators;
 
 /// The TLSContexts in use, which stay from one configuration to the next.
 pub struct Contexts(Originators);

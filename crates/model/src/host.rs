@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::tls_context::TlsVersion;
+use crate::tls_context::{TlsContext, TlsVersion};
 
 /// A virtual host: which names it answers for and which Mappings it takes.
 ///
@@ -40,11 +40,11 @@ pub struct Host {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<Selector>,
 
-    /// The Secret with certificate and key; when it is there, the Host serves TLS.
+    /// The Secret with certificate and key (`tls.crt`, `tls.key`); when it is there, the Host serves TLS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls_secret: Option<SecretRef>,
 
-    /// A TLSContext with the settings for TLS.
+    /// A TLSContext with the settings for TLS, and with the certificate unless `tlsSecret` has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls_context: Option<NameRef>,
 
@@ -156,6 +156,10 @@ pub struct HostTls {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub private_key_file: Option<String>,
 
+    /// File with an OCSP response in DER, which is stapled to the certificate. Nuncio's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ocsp_staple_file: Option<String>,
+
     /// Secret with the CA for client certificates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_secret: Option<String>,
@@ -196,13 +200,55 @@ pub struct HostTls {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ecdh_curves: Option<Vec<String>>,
 
-    /// Port whose cleartext requests are redirected.
+    /// Port whose cleartext requests to the Host are redirected to HTTPS; it is listened on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redirect_cleartext_from: Option<u16>,
 
-    /// Server name when TLS is originated.
+    /// Without effect: a Host originates no TLS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sni: Option<String>,
+}
+
+impl HostTls {
+    /// Returns the same as a TLSContext.
+    pub fn context(&self) -> TlsContext {
+        // Taken apart, so that a new field cannot be forgotten.
+        let HostTls {
+            cert_chain_file,
+            private_key_file,
+            ocsp_staple_file,
+            ca_secret,
+            cacert_chain_file,
+            crl_secret,
+            crl_file,
+            cert_required,
+            alpn_protocols,
+            min_tls_version,
+            max_tls_version,
+            cipher_suites,
+            ecdh_curves,
+            redirect_cleartext_from,
+            sni,
+        } = self.clone();
+        TlsContext {
+            cert_chain_file,
+            private_key_file,
+            ocsp_staple_file,
+            ca_secret,
+            cacert_chain_file,
+            crl_secret,
+            crl_file,
+            cert_required: Some(cert_required),
+            alpn_protocols,
+            min_tls_version,
+            max_tls_version,
+            cipher_suites: cipher_suites.unwrap_or_default(),
+            ecdh_curves: ecdh_curves.unwrap_or_default(),
+            redirect_cleartext_from,
+            sni,
+            ..TlsContext::default()
+        }
+    }
 }
 
 /// What happens to requests.
@@ -222,7 +268,7 @@ pub struct InsecurePolicy {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub action: Option<InsecureAction>,
 
-    /// One more cleartext port from times before Listeners; -1 for none.
+    /// One more port for requests without TLS, which is listened on unless a Listener has it; -1 for none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub additional_port: Option<i32>,
 }

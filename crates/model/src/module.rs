@@ -192,11 +192,11 @@ pub struct Module {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ip_deny: Option<Vec<AddressRange>>,
 
-    /// How the client certificate is told to services.
+    /// How the client certificate is told to services, in `x-forwarded-client-cert`; SANITIZE when nothing is said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub forward_client_cert_details: Option<ForwardClientCert>,
 
-    /// Parts of the client certificate that are told to services.
+    /// Parts of the client certificate that are told to services, besides its hash.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub set_current_client_cert_details: Option<ClientCertDetails>,
 

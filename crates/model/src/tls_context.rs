@@ -3,9 +3,11 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Certificates and rules for TLS: towards services that name it in `tls`, and for clients of its `hosts`.
+/// Certificates and rules for TLS: towards services that name it in `tls`, for clients of its `hosts`, and for clients of the
+/// Hosts that name it in `tlsContext`.
 ///
-/// This is Ambassador's TLSContext. Without `hosts` it is for TLS towards services only.
+/// This is Ambassador's TLSContext. Several for one name give clients a choice of certificates, for example one with an RSA key
+/// and one with an ECDSA key; the rules are those of the Host, or else of the first by name.
 ///
 /// ```yaml
 /// ca_secret: internal-ca
@@ -19,7 +21,7 @@ pub struct TlsContext {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ambassador_id: Option<Vec<String>>,
 
-    /// Names that clients ask for and that are answered with this certificate.
+    /// Names that clients ask for and that are answered with this certificate; globs as in a Host's `hostname`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub hosts: Vec<String>,
 
@@ -35,6 +37,11 @@ pub struct TlsContext {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub private_key_file: Option<String>,
 
+    /// File with the word of the CA that the certificate is not revoked, which is stapled to it: an OCSP response in DER. A
+    /// Secret may have it as `tls.ocsp-staple`. Nuncio's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ocsp_staple_file: Option<String>,
+
     /// Kubernetes Secret with the roots that the other side's certificate must come from (`ca.crt`, or `tls.crt`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_secret: Option<String>,
@@ -43,11 +50,12 @@ pub struct TlsContext {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cacert_chain_file: Option<String>,
 
-    /// Whether clients must show a certificate.
+    /// Whether clients must show a certificate of the CA; with a CA and without this they may.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cert_required: Option<bool>,
 
-    /// Kubernetes Secret with the list of certificates that are revoked (`crl.pem`).
+    /// Kubernetes Secret with the list of certificates that are revoked (`crl.pem`). Of clients' certificates each CA between
+    /// them and the root needs a list that is not out of date; services' certificates of which no list speaks pass.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub crl_secret: Option<String>,
 
@@ -55,8 +63,8 @@ pub struct TlsContext {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub crl_file: Option<String>,
 
-    /// Protocols offered inside TLS, with commas between them. Towards services the one that is spoken is offered,
-    /// whatever stands here.
+    /// Protocols offered to clients inside TLS, with commas between them: `h2`, `http/1.1`; both when nothing is said. Towards
+    /// services the one that is spoken is offered, whatever stands here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub alpn_protocols: Option<String>,
 
@@ -77,7 +85,7 @@ pub struct TlsContext {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ecdh_curves: Vec<String>,
 
-    /// Port whose cleartext requests are redirected.
+    /// Port whose cleartext requests to the context's Hosts are redirected to HTTPS; it is listened on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub redirect_cleartext_from: Option<u16>,
 
@@ -168,6 +176,9 @@ pub const WEAK_CIPHER_SUITES: [&str; 8] = [
     "AES256-SHA",
 ];
 
+/// Protocols that are spoken inside TLS.
+pub const PROTOCOLS: [&str; 2] = ["h2", "http/1.1"];
+
 /// Names of the groups of the key exchange, as OpenSSL and the standards have them.
 pub const GROUPS: [(&str, &str); 7] = [
     ("X25519MLKEM768", "X25519MLKEM768"),
@@ -186,6 +197,15 @@ impl TlsContext {
         let lists = self.cipher_suites.iter().map(String::as_str);
         let names = lists.flat_map(split(&['[', ']', '|', ':', ',']));
         names.map(str::trim).filter(|name| !name.is_empty())
+    }
+
+    /// Returns the protocols that are offered to clients one by one.
+    pub fn protocols(&self) -> impl Iterator<Item = &str> {
+        let said = self.alpn_protocols.as_deref();
+        let all = said.map_or_else(|| PROTOCOLS.to_vec(), |said| said.split(',').collect());
+        all.into_iter()
+            .map(str::trim)
+            .filter(|name| !name.is_empty())
     }
 
     /// Returns the namespace and the name of a Secret that is written as `secret`.

@@ -40,11 +40,20 @@ impl Ca {
         Ca(CertifiedIssuer::self_signed(params, key).expect("a CA"))
     }
 
-    /// Signs a certificate for a name or an address.
+    /// Signs a certificate for a name or an address, with an ECDSA key.
     pub fn sign(&self, name: &str) -> Identity {
+        self.sign_key(name, KeyPair::generate().expect("a key"))
+    }
+
+    /// Signs a certificate with an RSA key.
+    pub fn sign_rsa(&self, name: &str) -> Identity {
+        let key = KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).expect("a key");
+        self.sign_key(name, key)
+    }
+
+    fn sign_key(&self, name: &str, key: KeyPair) -> Identity {
         static SERIAL: AtomicU64 = AtomicU64::new(1);
         let serial = SERIAL.fetch_add(1, Relaxed);
-        let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
         params.serial_number = Some(SerialNumber::from(serial));
         let certificate = params.signed_by(&key, &self.0).expect("a certificate");

@@ -11,6 +11,7 @@ use model::resolver::Resolver;
 use model::target::Target;
 use model::{Config, Mapping, Object};
 use rustls::pki_types::ServerName;
+use tls::keep::Originators;
 use tokio::runtime::Handle;
 
 use super::care;
@@ -19,7 +20,6 @@ use crate::upstream::breaker::{Limits, PRIORITIES};
 use crate::upstream::cluster::{Cluster, Keepalive, Lookup, Protocol, Records, Source, Spec};
 use crate::upstream::discover::{Discovery, consul};
 use crate::upstream::tls::Tls;
-use crate::upstream::tls::load::Originators;
 use crate::upstream::{health, outlier};
 
 const CONNECT_MAX: Duration = Duration::from_secs(3);

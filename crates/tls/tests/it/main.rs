@@ -1,0 +1,6 @@
+//! Those who answer and those who ask, between real sockets.
+
+mod accept;
+mod certificates;
+mod clients;
+mod rig;
