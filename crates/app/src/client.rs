@@ -1,54 +1,62 @@
 //! What the commands that speak to a broker share: its address, a connection, its answers in words.
 
 mod partitions;
+mod security;
 mod table;
 mod told;
 
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use jiff::Timestamp;
-use krafka::Kafka;
 use krafka::admin::{AdminClient, ListTopicsOptions, TopicDescription};
+use krafka::{Kafka, KrafkaError};
 
+use self::security::Security;
 pub(crate) use partitions::{Partition, Partitions};
 pub(crate) use table::{row, table};
 pub(crate) use told::{Told, each, is_unknown_topic};
 
+/// Where a broker is when nobody says.
+const BOOTSTRAP: &str = "127.0.0.1:9092";
+
 /// Which broker a command speaks to.
 #[derive(clap::Args)]
 pub(crate) struct Bootstrap {
-    /// Address of any Kafka-compatible broker, comma-separated for several.
-    #[arg(
-        long,
-        short = 'b',
-        default_value = "127.0.0.1:9092",
-        env = "KAFKA_BOOTSTRAP_SERVERS",
-        global = true
-    )]
-    bootstrap: String,
+    /// Address of any Kafka-compatible broker, comma-separated for several; 127.0.0.1:9092 when nothing is said.
+    #[arg(long, short = 'b', env = "KAFKA_BOOTSTRAP_SERVERS", global = true)]
+    bootstrap: Option<String>,
     /// How long one question to the broker may take.
     #[arg(long, default_value = "30s", value_parser = kit::human::duration, global = true)]
     timeout: Duration,
+    #[command(flatten)]
+    security: Security,
 }
 
 impl Bootstrap {
     /// Connects, or says which address did not answer.
     pub(crate) async fn connect(&self) -> anyhow::Result<Kafka> {
-        let connecting = Kafka::builder(&self.bootstrap)
+        let secured = self.security.read()?;
+        let bootstrap = self.bootstrap.clone().or(secured.bootstrap);
+        let bootstrap = bootstrap.as_deref().unwrap_or(BOOTSTRAP);
+        let connecting = Kafka::builder(bootstrap)
+            .security(secured.auth)
             .client_id("nuncio-cli")
             .request_timeout(self.timeout)
             .connect_timeout(self.timeout)
             .allow_auto_create_topics(false);
         let why = match tokio::time::timeout(self.timeout, connecting.connect()).await {
             Ok(Ok(kafka)) => return Ok(kafka),
+            Ok(Err(error)) if is_refused(&error) => {
+                let why = anyhow::Error::from(error).root_cause().to_string();
+                bail!("no entry at {bootstrap}: {why}");
+            }
             // The client library says the same at each level; the last one says what happened.
             Ok(Err(error)) => anyhow::Error::from(error).root_cause().to_string(),
             Err(_) => format!("nothing within {}", kit::human::duration_text(self.timeout)),
         };
-        anyhow::bail!(
-            "no broker answers at {}: {why}; is `nuncio serve` running? (--bootstrap names another)",
-            self.bootstrap
+        bail!(
+            "no broker answers at {bootstrap}: {why}; is `nuncio serve` running? (--bootstrap names another)"
         )
     }
 
@@ -63,6 +71,11 @@ impl Bootstrap {
     pub(crate) fn admin_of(&self, kafka: &Kafka) -> AdminClient {
         kafka.admin().default_api_timeout(self.timeout)
     }
+}
+
+/// Returns whether a broker answered, and did not believe who we are.
+fn is_refused(error: &KrafkaError) -> bool {
+    matches!(error, KrafkaError::Auth { .. })
 }
 
 /// Describes one topic; a name that does not exist is told with the names that are like it.
@@ -81,7 +94,7 @@ pub(crate) async fn topic(admin: &AdminClient, name: &str) -> anyhow::Result<Top
                 .list_topics(ListTopicsOptions::default().include_internal(true))
                 .await
                 .told()?;
-            anyhow::bail!("there is no topic `{name}`{}", hint(name, &names))
+            bail!("there is no topic `{name}`{}", hint(name, &names))
         }
         Err(error) => Err(told::words(error)).with_context(|| format!("topic `{name}`")),
     }

@@ -7,6 +7,7 @@ use broker::Broker;
 use broker::produce::{self, ProduceError};
 use bytes::Bytes;
 use krafka::admin::NewTopic;
+use krafka::auth::AuthConfig;
 use krafka::error::ErrorCode;
 use krafka::producer::{Acks, Producer, RecordMetadata};
 use krafka::{Kafka, KrafkaError};
@@ -80,6 +81,8 @@ pub enum Log {
         broker: Broker,
         /// Where this process reaches its Kafka listener, for what works as a Kafka client.
         bootstrap: String,
+        /// What it proves itself with there, where everybody is asked.
+        password: Option<broker::Secret>,
     },
     /// A Kafka cluster, reached as a client.
     Cluster(std::sync::Arc<Cluster>),
@@ -106,6 +109,22 @@ impl Log {
         match self {
             Log::Embedded { bootstrap, .. } => bootstrap,
             Log::Cluster(cluster) => &cluster.bootstrap,
+        }
+    }
+
+    /// Connects to it as a Kafka client.
+    pub(crate) async fn connect(&self) -> Result<Kafka, KrafkaError> {
+        match self {
+            Log::Embedded {
+                bootstrap,
+                password: Some(password),
+                ..
+            } => {
+                let security = AuthConfig::sasl_plain("nuncio", password.reveal());
+                let kafka = Kafka::builder(bootstrap).client_id("nuncio");
+                kafka.security(security).connect().await
+            }
+            log => connect(log.bootstrap()).await,
         }
     }
 
@@ -271,7 +290,7 @@ const TOPICS_MAX: Duration = Duration::from_secs(5);
 const REPLICATION_DEFAULT: i16 = -1;
 
 /// Connects to a Kafka cluster as a client.
-pub(crate) async fn connect(bootstrap: &str) -> Result<Kafka, KrafkaError> {
+async fn connect(bootstrap: &str) -> Result<Kafka, KrafkaError> {
     Kafka::builder(bootstrap)
         .client_id("nuncio")
         .connect()

@@ -16,4 +16,5 @@ pub(crate) mod resources;
 pub(crate) mod security;
 pub(crate) mod topics;
 pub(crate) mod transactions;
+pub(crate) mod users;
 pub(crate) mod versions;

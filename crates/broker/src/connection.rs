@@ -14,16 +14,20 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use kafka::frame::{self, FrameError};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use crate::Address;
+use crate::auth::{Mechanism, Principal};
 use crate::core::Core;
 use crate::dispatch::{self, Answer, Client, Failure};
+use crate::listener::Serving;
+
+pub(crate) mod sasl;
 
 /// Room that is kept for reading.
 const READ_BYTES: usize = 64 * 1024;
@@ -38,28 +42,51 @@ type Pending = Pin<Box<dyn Future<Output = Result<Answer, Failure>> + Send>>;
 /// Serves one connection until the client leaves, misbehaves, is idle for too long, or we stop.
 pub(crate) async fn serve(
     core: Arc<Core>,
+    serving: Arc<Serving>,
     stream: TcpStream,
     peer: SocketAddr,
     stop: CancellationToken,
 ) {
     core.metrics.connections.inc();
-    match converse(&core, stream, peer, stop).await {
+    serving.door.connections.inc();
+    let listener = &serving.listener.name;
+    match open(&core, &serving, stream, peer, stop).await {
         Ok(()) => (),
         Err(End::Io(error)) => debug!(%peer, %error, "connection broke"),
-        Err(End::Refused(failure)) => warn!(%peer, %failure, "closing the connection"),
-        Err(End::Frame(error)) => warn!(%peer, %error, "closing the connection"),
+        Err(End::Refused(Failure::Expired)) => {
+            serving.door.expired.inc();
+            debug!(%peer, %listener, "closing a connection whose session is over");
+        }
+        Err(End::Refused(failure)) => warn!(%peer, %listener, %failure, "closing the connection"),
+        Err(End::Frame(error)) => warn!(%peer, %listener, %error, "closing the connection"),
         Err(End::Stalled) => warn!(%peer, after = ?STALL_MAX, "client does not read, closing"),
         Err(End::Idle) => debug!(%peer, "closing an idle connection"),
+        Err(End::Slow(after)) => {
+            warn!(%peer, %listener, ?after, "client does not say who it is, closing");
+        }
+        Err(End::Unproven { mechanism, why }) => {
+            serving.door.failed(mechanism);
+            let mechanism = mechanism.map_or("none", Mechanism::name);
+            warn!(%peer, %listener, mechanism, %why, "authentication failed, closing the connection");
+        }
     }
+    serving.door.connections.dec();
     core.metrics.connections.dec();
 }
 
+/// Why a connection ends before the client closes it.
 enum End {
     Io(io::Error),
     Frame(FrameError),
     Refused(Failure),
     Idle,
     Stalled,
+    Slow(Duration),
+    /// It is not known who the client is.
+    Unproven {
+        mechanism: Option<Mechanism>,
+        why: String,
+    },
 }
 
 impl From<io::Error> for End {
@@ -68,16 +95,56 @@ impl From<io::Error> for End {
     }
 }
 
-async fn converse(
+async fn open(
     core: &Arc<Core>,
+    serving: &Arc<Serving>,
     stream: TcpStream,
     peer: SocketAddr,
     stop: CancellationToken,
 ) -> Result<(), End> {
     stream.set_nodelay(true)?;
-    let client = Client::new(core.clone(), peer, stream.local_addr()?, stop.clone());
-    let (reader, mut writer) = stream.into_split();
-    let mut input = Input::new(core.clone(), reader);
+    let local = stream.local_addr()?;
+    let reached = serving
+        .listener
+        .advertised
+        .clone()
+        .unwrap_or_else(|| Address {
+            host: local.ip().to_canonical().to_string(),
+            port: local.port(),
+        });
+    let client = Client {
+        core: core.clone(),
+        serving: serving.clone(),
+        peer,
+        reached,
+        principal: Principal::Anonymous,
+        session: None,
+        stop,
+    };
+    let (reader, writer) = stream.into_split();
+    converse(client, reader, writer).await
+}
+
+async fn converse<R, W>(mut client: Client, reader: R, mut writer: W) -> Result<(), End>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let core = client.core.clone();
+    let listener = &client.serving.clone().listener;
+    let stop = client.stop.clone();
+    let mut input = Input::new(core.clone(), reader, listener.request_bytes_max);
+    if listener.protocol.has_sasl() {
+        let proving = sasl::prove(&mut client, &mut input, &mut writer);
+        let proven = tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            proven = proving => proven,
+        };
+        if !proven? {
+            return Ok(());
+        }
+    }
+    let client = Arc::new(client);
     let mut pending: VecDeque<Request> = VecDeque::new();
     let mut open = true;
     loop {
@@ -92,6 +159,9 @@ async fn converse(
                 advance(&client, &mut pending);
                 let answer = answer.map_err(End::Refused)?;
                 send(&mut writer, answer).await?;
+                if let Some(session) = &client.session {
+                    session.check()?;
+                }
             }
             () = stop.cancelled(), if open => open = false,
             frame = input.next(), if accepting => match frame? {
@@ -101,7 +171,7 @@ async fn converse(
                     advance(&client, &mut pending);
                 }
             },
-            () = time::sleep(core.limits.idle_max), if accepting && pending.is_empty() => {
+            () = time::sleep(listener.idle_max), if accepting && pending.is_empty() => {
                 return Err(End::Idle);
             }
         }
@@ -122,7 +192,7 @@ enum Work {
 }
 
 /// Begins the requests that need not wait for an answer to an earlier one.
-fn advance(client: &Client, pending: &mut VecDeque<Request>) {
+fn advance(client: &Arc<Client>, pending: &mut VecDeque<Request>) {
     for request in pending {
         if let Work::Waiting(frame) = &mut request.work {
             let (passes, answer) = dispatch::begin(client, std::mem::take(frame));
@@ -146,18 +216,21 @@ async fn front(pending: &mut VecDeque<Request>) -> Result<Answer, Failure> {
 }
 
 /// What has arrived. Reading can be given up at any await and be resumed without loss.
-struct Input {
+struct Input<R> {
     core: Arc<Core>,
-    reader: OwnedReadHalf,
+    reader: R,
+    /// The size of one request.
+    bytes_max: usize,
     received: BytesMut,
     memory: Option<OwnedSemaphorePermit>,
 }
 
-impl Input {
-    fn new(core: Arc<Core>, reader: OwnedReadHalf) -> Self {
+impl<R: AsyncRead + Unpin> Input<R> {
+    fn new(core: Arc<Core>, reader: R, bytes_max: usize) -> Self {
         Self {
             core,
             reader,
+            bytes_max,
             received: BytesMut::new(),
             memory: None,
         }
@@ -165,7 +238,7 @@ impl Input {
 
     /// Returns the next frame, or `None` when the client has closed its side.
     async fn next(&mut self) -> Result<Option<(Bytes, OwnedSemaphorePermit)>, End> {
-        let limit = self.core.limits.request_bytes_max;
+        let limit = self.bytes_max;
         loop {
             if let Some(length) = self.received.first_chunk()
                 && self.memory.is_none()
@@ -196,7 +269,7 @@ impl Input {
     }
 }
 
-async fn send(writer: &mut OwnedWriteHalf, answer: Answer) -> Result<(), End> {
+async fn send<W: AsyncWrite + Unpin>(writer: &mut W, answer: Answer) -> Result<(), End> {
     let mut pieces: VecDeque<Bytes> = answer.pieces.into();
     pieces.retain(|piece| !piece.is_empty());
     while !pieces.is_empty() {
@@ -219,5 +292,8 @@ async fn send(writer: &mut OwnedWriteHalf, answer: Answer) -> Result<(), End> {
             pieces.pop_front();
         }
     }
+    // TLS keeps what does not fill a record.
+    let flushing = time::timeout(STALL_MAX, writer.flush());
+    flushing.await.map_err(|_| End::Stalled)??;
     Ok(())
 }

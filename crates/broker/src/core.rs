@@ -7,7 +7,9 @@ use tokio::sync::Semaphore;
 
 use crate::Address;
 use crate::api::fetch::session::Sessions;
+use crate::auth::users::Users;
 use crate::cleaner::Compacting;
+use crate::dispatch::Client;
 use crate::group::coordinator::Coordinator;
 use crate::group::settings::GroupSettings;
 use crate::metrics::Metrics;
@@ -59,7 +61,11 @@ impl Default for Limits {
 #[derive(Debug)]
 pub(crate) struct Core {
     pub limits: Limits,
+    /// What the only listener tells when [`crate::Options::advertised`] says it.
     pub advertised: Option<Address>,
+    /// Room for connections of all listeners.
+    pub connections: Arc<Semaphore>,
+    pub users: Arc<Users>,
     pub auto_create: bool,
     pub partitions_default: usize,
     pub rules: crate::group::terms::Rules,
@@ -88,14 +94,17 @@ pub(crate) struct Setting {
 
 impl Core {
     /// Tells the broker's own settings under Kafka's names, with Kafka's defaults beside them.
-    pub(crate) fn settings(&self, reached: &Address) -> Vec<Setting> {
+    pub(crate) fn settings(&self, client: &Client) -> Vec<Setting> {
         let setting = |name, kind, value: String, default| Setting {
             name,
             kind,
             value,
             default,
         };
-        let listener = format!("PLAINTEXT://{}:{}", reached.host, reached.port);
+        let (reached, own) = (&client.reached, &client.serving.listener);
+        let listener = format!("{}://{}:{}", own.name, reached.host, reached.port);
+        let mechanisms: Vec<&str> = own.mechanisms.iter().map(|one| one.name()).collect();
+        let session = own.session_max.map_or(0, |session| session.as_millis());
         let (limits, rules) = (&self.limits, &self.rules);
         let minutes = self.offsets_retention.as_secs() / 60;
         vec![
@@ -111,8 +120,14 @@ impl Core {
             setting(
                 "connections.max.idle.ms",
                 Kind::Long,
-                limits.idle_max.as_millis().to_string(),
+                own.idle_max.as_millis().to_string(),
                 "600000",
+            ),
+            setting(
+                "connections.max.reauth.ms",
+                Kind::Long,
+                session.to_string(),
+                "0",
             ),
             setting("default.replication.factor", Kind::Int, "1".into(), "1"),
             setting("delete.topic.enable", Kind::Boolean, "true".into(), "true"),
@@ -145,6 +160,12 @@ impl Core {
                 Kind::Int,
                 rules.session_timeout_min_ms.to_string(),
                 "6000",
+            ),
+            setting(
+                "listener.security.protocol.map",
+                Kind::String,
+                format!("{}:{}", own.name, own.protocol),
+                "SASL_SSL:SASL_SSL,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT",
             ),
             setting("listeners", Kind::List, listener, "PLAINTEXT://:9092"),
             setting(
@@ -227,9 +248,15 @@ impl Core {
                 "-1",
             ),
             setting(
+                "sasl.enabled.mechanisms",
+                Kind::List,
+                mechanisms.join(","),
+                "GSSAPI",
+            ),
+            setting(
                 "socket.request.max.bytes",
                 Kind::Int,
-                limits.request_bytes_max.to_string(),
+                own.request_bytes_max.to_string(),
                 "104857600",
             ),
             setting(

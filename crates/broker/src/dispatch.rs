@@ -15,43 +15,31 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Address;
 use crate::api::{self, versions};
+use crate::auth::Principal;
+use crate::connection::sasl::Session;
 use crate::core::Core;
+use crate::listener::Serving;
 
 /// A client, as far as its connection tells.
-#[derive(Clone)]
 pub(crate) struct Client {
     pub core: Arc<Core>,
+    /// The listener that it came through.
+    pub serving: Arc<Serving>,
     pub peer: SocketAddr,
     /// The address that this client reaches us under.
     pub reached: Address,
+    /// Who it is.
+    pub principal: Principal,
+    /// How long that holds, where it has to be proven again.
+    pub session: Option<Session>,
     /// Ends waits when the broker stops.
     pub stop: CancellationToken,
-}
-
-impl Client {
-    pub(crate) fn new(
-        core: Arc<Core>,
-        peer: SocketAddr,
-        local: SocketAddr,
-        stop: CancellationToken,
-    ) -> Self {
-        let reached = core.advertised.clone().unwrap_or_else(|| Address {
-            host: local.ip().to_canonical().to_string(),
-            port: local.port(),
-        });
-        Self {
-            core,
-            peer,
-            reached,
-            stop,
-        }
-    }
 }
 
 /// One request's place in the conversation.
 #[derive(Clone)]
 pub(crate) struct Call {
-    pub client: Client,
+    pub client: Arc<Client>,
     pub version: i16,
     pub client_id: String,
     correlation_id: i32,
@@ -85,6 +73,10 @@ pub(crate) enum Failure {
     Version { api: ApiKey, version: i16 },
     #[error("{} is not supported", api.name())]
     Api { api: ApiKey },
+    #[error("{} before it is known who the client is", api.name())]
+    Unproven { api: ApiKey },
+    #[error("the client has not proven in time again who it is")]
+    Expired,
     #[error("produce with acks=0 failed: {why}")]
     Unacknowledged { why: &'static str },
 }
@@ -95,7 +87,7 @@ type Answering = Pin<Box<dyn Future<Output = Result<Answer, Failure>> + Send>>;
 ///
 /// A Produce request has entered the write path when this returns, unless its partitions have to join a
 /// transaction before; any other request begins when its answer is first polled.
-pub(crate) fn begin(client: &Client, frame: Bytes) -> (bool, Answering) {
+pub(crate) fn begin(client: &Arc<Client>, frame: Bytes) -> (bool, Answering) {
     match read(client, &frame) {
         Err(failure) => (false, Box::pin(async { Err(failure) })),
         Ok((ApiKey::Produce, call, at)) => {
@@ -127,9 +119,12 @@ fn timed(
 }
 
 /// Reads the header; the body follows at the position that is returned.
-fn read(client: &Client, frame: &Bytes) -> Result<(ApiKey, Call, usize), Failure> {
+fn read(client: &Arc<Client>, frame: &Bytes) -> Result<(ApiKey, Call, usize), Failure> {
     let mut reader = Reader::new(frame);
     let header = RequestHeader::decode(&mut reader)?;
+    if let Some(session) = &client.session {
+        session.admit(header.api)?;
+    }
     let supported = versions::supported(header.api).ok_or(Failure::Api { api: header.api })?;
     let call = Call {
         client: client.clone(),
@@ -272,6 +267,8 @@ async fn route(key: ApiKey, call: &Call, frame: Bytes, at: usize) -> Result<Answ
         ApiKey::DeleteAcls => answer(call, frame, at, api::security::delete_acls).await,
         ApiKey::SaslHandshake => answer(call, frame, at, api::security::handshake).await,
         ApiKey::SaslAuthenticate => answer(call, frame, at, api::security::authenticate).await,
+        ApiKey::DescribeUserScramCredentials => answer(call, frame, at, api::users::describe).await,
+        ApiKey::AlterUserScramCredentials => answer(call, frame, at, api::users::alter).await,
         ApiKey::CreateDelegationToken => answer(call, frame, at, api::security::create_token).await,
         ApiKey::RenewDelegationToken => answer(call, frame, at, api::security::renew_token).await,
         ApiKey::ExpireDelegationToken => answer(call, frame, at, api::security::expire_token).await,

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 mod api;
+mod auth;
 mod chores;
 mod cleaner;
 mod clock;
@@ -46,10 +47,13 @@ mod txn;
 pub mod view;
 mod writer;
 
+pub use crate::auth::{Mechanism, NotAMechanism, Secret, User};
 pub use crate::cleaner::Compacting;
 pub use crate::core::Limits;
 pub use crate::ensure::{Drift, EnsureError};
+pub use crate::listener::{Listener, NotAProtocol, Protocol};
 
+use crate::auth::users::Users;
 use crate::core::Core;
 use crate::group::coordinator::Coordinator;
 use crate::group::settings::GroupSettings;
@@ -131,6 +135,8 @@ pub struct Options {
     pub retention_check: Duration,
     /// How compacted topics are compacted.
     pub compacting: Compacting,
+    /// Users of whom the configuration tells; others are made over the protocol.
+    pub users: Vec<User>,
     /// What the broker takes on at most.
     pub limits: Limits,
 }
@@ -151,6 +157,7 @@ impl Options {
             transactional_id_expiration: Duration::from_hours(7 * 24),
             retention_check: Duration::from_mins(5),
             compacting: Compacting::default(),
+            users: Vec::new(),
             limits: Limits::default(),
         }
     }
@@ -257,11 +264,18 @@ impl Broker {
         })
     }
 
-    /// Serves Kafka clients until told to stop, then lets open requests finish.
-    ///
-    /// Several listeners may be served at a time.
-    pub async fn serve(&self, listener: TcpListener, stop: CancellationToken) {
-        listener::serve(self.core.clone(), listener, stop).await;
+    /// Serves Kafka clients without TLS and SASL until told to stop, then lets open requests finish.
+    pub async fn serve(&self, socket: TcpListener, stop: CancellationToken) {
+        let listener = Listener {
+            advertised: self.core.advertised.clone(),
+            ..Listener::new("PLAINTEXT", Protocol::Plaintext, &self.core.limits)
+        };
+        self.serve_as(socket, listener, stop).await;
+    }
+
+    /// Serves Kafka clients as a listener says. Several may be served at a time.
+    pub async fn serve_as(&self, socket: TcpListener, listener: Listener, stop: CancellationToken) {
+        listener::serve(self.core.clone(), socket, listener, stop).await;
     }
 
     /// Flushes everything and closes the logs, so that the next start need not read them. Call it when
@@ -395,7 +409,10 @@ fn open(options: Options) -> Result<Opened, OpenError> {
     let (groups, queue) =
         Coordinator::new(rules.clone(), group_settings.clone(), retention_ms, loaded);
     let permits = |bytes: usize| Arc::new(Semaphore::new(bytes.min(Semaphore::MAX_PERMITS)));
+    let users = Users::open(&dir, &options.users).map_err(failed)?;
     let core = Core {
+        connections: permits(options.limits.connections_max),
+        users: Arc::new(users),
         request_memory: permits(options.limits.requests_bytes_max),
         fetch_memory: permits(options.limits.fetches_bytes_max),
         sessions: Default::default(),

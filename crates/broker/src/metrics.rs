@@ -8,6 +8,7 @@ use kafka::messages::ApiKey;
 use observe::metrics::{self, Counter, Gauge, Histogram, SECONDS};
 
 use crate::api::versions;
+use crate::auth::Mechanism;
 use crate::core::Core;
 
 /// Metrics of the broker as a whole.
@@ -63,6 +64,10 @@ impl Metrics {
             requests: versions::apis().map(request).collect(),
             registry,
         }
+    }
+
+    pub(crate) fn registry(&self) -> &metrics::Metrics {
+        &self.registry
     }
 
     pub(crate) fn request(&self, api: ApiKey, took: Duration) {
@@ -125,5 +130,54 @@ impl Counters {
     pub(crate) fn fetched(&self, bytes: usize, records: i32) {
         self.fetched_bytes.inc_by(bytes as u64);
         self.fetched_records.inc_by(records.unsigned_abs().into());
+    }
+}
+
+/// What is counted at one listener.
+#[derive(Debug)]
+pub(crate) struct Door {
+    registry: metrics::Metrics,
+    listener: String,
+    pub connections: Gauge,
+    pub refused: Counter,
+    pub authentications: Counter,
+    pub expired: Counter,
+}
+
+impl Door {
+    pub(crate) fn new(registry: &metrics::Metrics, listener: &str) -> Self {
+        let labels: &[(&str, &str)] = &[("listener", listener)];
+        let counter = |name, help| registry.counter(name, help, labels);
+        Self {
+            registry: registry.clone(),
+            listener: listener.to_owned(),
+            connections: registry.gauge(
+                "nuncio_listener_connections",
+                "Open connections of Kafka clients through a listener",
+                labels,
+            ),
+            refused: counter(
+                "nuncio_listener_connections_refused",
+                "Connections that were closed because there were too many",
+            ),
+            authentications: counter(
+                "nuncio_listener_authentications",
+                "Clients that have proven by SASL who they are, or have done so again",
+            ),
+            expired: counter(
+                "nuncio_listener_sessions_expired",
+                "Connections that were closed because the client has not proven in time again who it is",
+            ),
+        }
+    }
+
+    /// Counts a client that could not prove who it is.
+    pub(crate) fn failed(&self, mechanism: Option<Mechanism>) {
+        let mechanism = mechanism.map_or("none", Mechanism::name);
+        let labels: &[(&str, &str)] = &[("listener", &self.listener), ("mechanism", mechanism)];
+        let help = "Clients that could not prove by SASL who they are";
+        self.registry
+            .counter("nuncio_listener_authentication_failures", help, labels)
+            .inc();
     }
 }

@@ -5,6 +5,12 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use listener::{
+    BrokerListener, BrokerTls, BrokerUser, ClientAuth, SaslMechanism, SecurityProtocol,
+};
+
+mod listener;
+
 /// Settings of the embedded broker, or the address of a Kafka cluster that takes its place.
 ///
 /// ```yaml
@@ -26,6 +32,14 @@ pub struct Broker {
     /// Address told to clients; the one that the client has used when nothing is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub advertised: Option<String>,
+
+    /// Listeners in place of `listen` and `advertised`: several, with TLS, with users. `--kafka` overrides the address of the first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub listeners: Vec<BrokerListener>,
+
+    /// Users with passwords from files or the environment. Others are made over the protocol, and kept by the broker.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub users: Vec<BrokerUser>,
 
     /// Whether a client's first use of a topic creates it.
     #[serde(default = "yes")]
@@ -59,6 +73,8 @@ impl Default for Broker {
             bootstrap: None,
             listen: None,
             advertised: None,
+            listeners: Vec::new(),
+            users: Vec::new(),
             create_topics: yes(),
             default_partitions: one(),
             default_retention: retention(),

@@ -2,6 +2,7 @@
 
 mod ambassador;
 mod balance;
+mod broker;
 mod mapping;
 mod own;
 mod policies;
@@ -27,7 +28,7 @@ pub(crate) fn alone(written: &Written) -> Vec<Finding> {
         Spec::Topic(topic) => own::topic(&written.id.name, topic, &mut findings),
         Spec::Publish(publish) => own::publish(publish, &mut findings),
         Spec::Subscribe(subscribe) => own::subscribe(subscribe, &mut findings),
-        Spec::Broker(broker) => own::broker(broker, &mut findings),
+        Spec::Broker(broker) => broker::broker(broker, &mut findings),
         Spec::ConsulResolver(resolver) => ambassador::consul(resolver, &mut findings),
         Spec::KubernetesServiceResolver(_) | Spec::KubernetesEndpointResolver(_) => (),
         Spec::Secret(_) | Spec::KubernetesService(_) | Spec::Guard(_) => (),

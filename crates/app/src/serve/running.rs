@@ -1,7 +1,7 @@
 //! The running whole: what `serve` and `up` start, keep in step with the configuration, and end.
 
-use std::collections::{BTreeMap, HashSet};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -33,7 +33,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::diag::Look;
-use super::{GATEWAY, KAFKA, Options, Role};
+use super::kafka::{self, Listening};
+use super::{GATEWAY, Options, Role};
 use crate::check;
 
 /// Gateway, broker, bridge and admin API, running.
@@ -77,6 +78,8 @@ pub(crate) struct Addresses {
     pub(crate) gateway: Vec<SocketAddr>,
     /// The embedded broker, or the Kafka cluster in its place.
     pub(crate) kafka: Option<String>,
+    /// The embedded broker's listeners, of which `kafka` is the first.
+    pub(crate) listeners: Vec<Listening>,
     /// The admin API.
     pub(crate) admin: Option<SocketAddr>,
 }
@@ -89,11 +92,25 @@ impl Addresses {
             .iter()
             .map(|address| format!("gateway http://{address}"));
         let kafka = self.kafka.iter().map(|address| format!("kafka {address}"));
+        // The only one that the short form has goes without saying.
+        let told = if self.listeners.len() == 1 && self.listeners[0].name == "PLAINTEXT" {
+            &[][..]
+        } else {
+            &self.listeners
+        };
+        let listeners = told.iter().map(|listener| {
+            let Listening {
+                name,
+                protocol,
+                address,
+            } = listener;
+            format!("kafka listener {name} {protocol} {address}")
+        });
         let admin = self
             .admin
             .iter()
             .map(|address| format!("admin http://{address}"));
-        gateway.chain(kafka).chain(admin).collect()
+        gateway.chain(kafka).chain(listeners).chain(admin).collect()
     }
 }
 
@@ -113,21 +130,25 @@ impl Running {
         let config = control.current().config.clone();
         let mut tasks = JoinSet::new();
 
+        let mut listeners = Vec::new();
+        let log;
         let (broker, kafka) = match runs_broker(&options, &config) {
             true => {
-                let (broker, address) =
-                    start_broker(&options, &config, &metrics, &stop, &mut tasks).await?;
-                (Some(broker), Some(address.to_string()))
+                let started = kafka::start(&options, &config, &metrics, &stop, &mut tasks).await?;
+                listeners = started.listeners;
+                log = Some(Log::Embedded {
+                    broker: started.broker.clone(),
+                    bootstrap: started.bootstrap,
+                    password: started.password,
+                });
+                let first = listeners.first().map(|first| first.address.to_string());
+                (Some(started.broker), first)
             }
-            false => (None, config.broker.bootstrap.clone()),
-        };
-        let log = match (&broker, &kafka) {
-            (Some(broker), Some(bootstrap)) => Some(Log::Embedded {
-                broker: broker.clone(),
-                bootstrap: bootstrap.clone(),
-            }),
-            (None, Some(bootstrap)) => Some(Log::cluster(bootstrap)),
-            (_, None) => None,
+            false => {
+                let bootstrap = config.broker.bootstrap.clone();
+                log = bootstrap.as_deref().map(Log::cluster);
+                (None, bootstrap)
+            }
         };
         let gateway = match options.role {
             Some(Role::Broker) => None,
@@ -141,6 +162,7 @@ impl Running {
         let addresses = Addresses {
             gateway: Vec::new(),
             kafka,
+            listeners,
             admin: Some(admin.local_addr()?),
         };
         let house = Arc::new(House {
@@ -247,56 +269,6 @@ fn runs_broker(options: &Options, config: &Config) -> bool {
     options.role != Some(Role::Gateway) && config.broker.bootstrap.is_none()
 }
 
-async fn start_broker(
-    options: &Options,
-    config: &Config,
-    metrics: &Metrics,
-    stop: &CancellationToken,
-    tasks: &mut JoinSet<()>,
-) -> anyhow::Result<(Broker, SocketAddr)> {
-    let told = config.broker.listen.as_deref();
-    let address: SocketAddr = match (options.place.kafka, told) {
-        (Some(address), _) => address,
-        (None, Some(text)) => text
-            .parse()
-            .with_context(|| format!("`{text}` in broker.listen is no address"))?,
-        (None, None) => KAFKA.parse().expect("the default is an address"),
-    };
-    let listener = TcpListener::bind(address)
-        .await
-        .with_context(|| taken("broker", address, "--kafka"))?;
-    let bound = listener.local_addr()?;
-    let retention_ms = config.broker.default_retention.as_millis().to_string();
-    let advertised = config
-        .broker
-        .advertised
-        .as_deref()
-        .map(str::parse::<broker::Address>);
-    let broker = Broker::open(broker::Options {
-        advertised: advertised
-            .transpose()
-            .context("could not read broker.advertised")?,
-        auto_create: config.broker.create_topics,
-        partitions_default: usize::try_from(config.broker.default_partitions).unwrap_or(1),
-        topic_defaults: BTreeMap::from([("retention.ms".to_owned(), retention_ms)]),
-        metrics: metrics.clone(),
-        ..broker::Options::new(options.place.data.join("kafka"))
-    })
-    .await?;
-    // `localhost` is ::1 first for some clients, so loopback means both families where both can be had.
-    let mut listeners = vec![listener];
-    if bound.ip() == IpAddr::from([127, 0, 0, 1])
-        && let Ok(twin) = TcpListener::bind((Ipv6Addr::LOCALHOST, bound.port())).await
-    {
-        listeners.push(twin);
-    }
-    for listener in listeners {
-        let (broker, stop) = (broker.clone(), stop.clone());
-        tasks.spawn(async move { broker.serve(listener, stop).await });
-    }
-    Ok((broker, bound))
-}
-
 fn start_gateway(options: &Options, metrics: &Metrics) -> anyhow::Result<Gateway> {
     let access = match options.access_log {
         true => AccessLog::start(std::io::stdout(), metrics)
@@ -327,7 +299,7 @@ async fn bind_admin(options: &Options, config: &Config) -> anyhow::Result<TcpLis
         .with_context(|| taken("admin API", address, "--admin"))
 }
 
-fn taken(who: &str, address: SocketAddr, flag: &str) -> String {
+pub(super) fn taken(who: &str, address: SocketAddr, flag: &str) -> String {
     format!(
         "the {who} cannot listen on {address}; is another Nuncio running? ({flag} names another address)"
     )
@@ -514,6 +486,11 @@ impl Subject for House {
             "addresses": {
                 "gateway": addresses.gateway,
                 "kafka": addresses.kafka,
+                "kafka_listeners": addresses.listeners.iter().map(|listener| json!({
+                    "name": listener.name,
+                    "protocol": listener.protocol,
+                    "address": listener.address,
+                })).collect::<Vec<_>>(),
                 "admin": addresses.admin,
             },
             "configuration": {

@@ -7,6 +7,7 @@ mod discovery;
 mod explain;
 mod observe;
 mod operation;
+mod secured;
 mod serve;
 mod shop;
 mod up;

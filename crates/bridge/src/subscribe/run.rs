@@ -24,7 +24,7 @@ use tracing::{error, info, warn};
 use super::delivery::Delivery;
 use super::lanes::{Lanes, Record};
 use super::outcome::{Outcome, backoff};
-use crate::log::{self, Entry, Log};
+use crate::log::{Entry, Log};
 
 /// Records between the last commit and the last fetch; above it fetching pauses until deliveries catch up.
 const WINDOW_RECORDS_MAX: usize = 2_000;
@@ -165,7 +165,7 @@ impl Subscription {
     async fn consume(&self, stop: &CancellationToken) -> Result<Next, KrafkaError> {
         let revoked = Revoked::default();
         let opened = async {
-            let kafka = log::connect(self.log.bootstrap()).await?;
+            let kafka = self.log.connect().await?;
             let consumer = kafka
                 .consumer(&self.group)
                 .enable_auto_commit(false)

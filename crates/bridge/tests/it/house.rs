@@ -102,6 +102,7 @@ impl House {
         let log = Log::Embedded {
             broker: broker.clone(),
             bootstrap,
+            password: None,
         };
         let gateway = Gateway::start(gateway::Options {
             addresses: vec!["127.0.0.1:0".parse().unwrap()],

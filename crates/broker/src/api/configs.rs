@@ -173,7 +173,7 @@ fn broker_configs(
     }
     let core = call.core();
     let base = core.topics.base();
-    let own = core.settings(&call.client.reached);
+    let own = core.settings(&call.client);
     let defaults = config::SETTINGS.iter().filter_map(|setting| {
         let (value, ours) = base.default_of(setting);
         let source = if ours {

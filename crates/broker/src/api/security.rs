@@ -19,13 +19,13 @@ use kafka::messages::renew_delegation_token::{
 use kafka::messages::sasl_authenticate::{SaslAuthenticateRequest, SaslAuthenticateResponse};
 use kafka::messages::sasl_handshake::{SaslHandshakeRequest, SaslHandshakeResponse};
 
+use crate::auth::Principal;
+use crate::connection::sasl::REFUSAL_DELAY;
 use crate::dispatch::Call;
 
 const NO_AUTHORIZER: &str = "No Authorizer is configured.";
+const NO_EXCHANGE: &str = "no SASL exchange may begin on this connection";
 const NO_TOKENS: ErrorCode = ErrorCode::DelegationTokenRequestNotAllowed;
-/// Who everybody is without authentication.
-const PRINCIPAL_TYPE: &str = "User";
-const PRINCIPAL_NAME: &str = "ANONYMOUS";
 
 pub(crate) async fn describe_acls(_: Call, _: DescribeAclsRequest) -> DescribeAclsResponse {
     DescribeAclsResponse {
@@ -58,19 +58,38 @@ pub(crate) async fn delete_acls(_: Call, request: DeleteAclsRequest) -> DeleteAc
     }
 }
 
-/// Without SASL on the listener no mechanism is offered, and no exchange can begin.
-pub(crate) async fn handshake(_: Call, _: SaslHandshakeRequest) -> SaslHandshakeResponse {
-    SaslHandshakeResponse {
-        error_code: ErrorCode::IllegalSaslState.code(),
-        ..SaslHandshakeResponse::default()
+/// Where sessions have an end, a client may prove again who it is; else no exchange can begin any more.
+pub(crate) async fn handshake(call: Call, request: SaslHandshakeRequest) -> SaslHandshakeResponse {
+    match &call.client.session {
+        Some(session) => session.handshake(&call.client.serving.listener, &request.mechanism),
+        None => SaslHandshakeResponse {
+            error_code: ErrorCode::IllegalSaslState.code(),
+            ..SaslHandshakeResponse::default()
+        },
     }
 }
 
-pub(crate) async fn authenticate(_: Call, _: SaslAuthenticateRequest) -> SaslAuthenticateResponse {
+pub(crate) async fn authenticate(
+    call: Call,
+    request: SaslAuthenticateRequest,
+) -> SaslAuthenticateResponse {
+    let Some(session) = &call.client.session else {
+        return SaslAuthenticateResponse {
+            error_code: ErrorCode::IllegalSaslState.code(),
+            error_message: Some(NO_EXCHANGE.to_owned()),
+            ..SaslAuthenticateResponse::default()
+        };
+    };
+    let response = session.authenticate(&call.client, &request.auth_bytes);
+    if response.error_code != ErrorCode::None.code() {
+        tokio::time::sleep(REFUSAL_DELAY).await;
+    }
     SaslAuthenticateResponse {
-        error_code: ErrorCode::IllegalSaslState.code(),
-        error_message: Some("this listener does not use SASL".to_owned()),
-        ..SaslAuthenticateResponse::default()
+        session_lifetime_ms: match call.version {
+            0 => 0,
+            _ => response.session_lifetime_ms,
+        },
+        ..response
     }
 }
 
@@ -78,11 +97,12 @@ pub(crate) async fn create_token(
     call: Call,
     _: CreateDelegationTokenRequest,
 ) -> CreateDelegationTokenResponse {
-    let anonymous = || (PRINCIPAL_TYPE.to_owned(), PRINCIPAL_NAME.to_owned());
-    let (principal_type, principal_name) = anonymous();
+    let principal = &call.client.principal;
+    let own = || (Principal::KIND.to_owned(), principal.name().to_owned());
+    let (principal_type, principal_name) = own();
     let (token_requester_principal_type, token_requester_principal_name) = match call.version {
         ..3 => Default::default(),
-        _ => anonymous(),
+        _ => own(),
     };
     CreateDelegationTokenResponse {
         error_code: NO_TOKENS.code(),

@@ -10,6 +10,7 @@ mod formats;
 mod groups;
 mod hostile;
 mod kills;
+mod listeners;
 mod metrics;
 mod produces;
 mod restarts;

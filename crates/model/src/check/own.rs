@@ -5,10 +5,10 @@ use crate::read::{Finding, Written};
 use crate::shape::alternatives;
 use crate::target::Target;
 use crate::template::{Part, Template};
-use crate::{Broker, Publish, Service, Subscribe, Topic};
+use crate::{Publish, Service, Subscribe, Topic};
 
 /// Most partitions of one topic: each is a folder with open files and an owner.
-const PARTITIONS_MAX: u32 = 10_000;
+pub(super) const PARTITIONS_MAX: u32 = 10_000;
 
 /// Most requests of one subscription that may be under way at once.
 const IN_FLIGHT_MAX: u32 = 10_000;
@@ -210,38 +210,5 @@ pub(super) fn subscribe(subscribe: &Subscribe, findings: &mut Vec<Finding>) {
     if subscribe.dead_letter.as_ref() == Some(&subscribe.topic) {
         let what = "undeliverable records would come back into the same topic";
         findings.push(Finding::error("dead_letter", what));
-    }
-}
-
-pub(super) fn broker(broker: &Broker, findings: &mut Vec<Finding>) {
-    for address in broker.bootstrap.iter().flat_map(|all| all.split(',')) {
-        match Target::parse(address.trim()) {
-            Ok(target) if target.port.is_some() && !target.tls => (),
-            _ => {
-                let what = format!("`{}` is no address, write `host:port`", address.trim());
-                findings.push(Finding::error("bootstrap", what));
-            }
-        }
-    }
-    if let Some(listen) = &broker.listen
-        && listen.parse::<std::net::SocketAddr>().is_err()
-    {
-        let finding = Finding::error("listen", format!("`{listen}` is no address"));
-        findings.push(finding.hint("write it as `127.0.0.1:9092`"));
-    }
-    if let Some(advertised) = &broker.advertised
-        && !Target::parse(advertised).is_ok_and(|target| target.port.is_some())
-    {
-        let finding = Finding::error("advertised", format!("`{advertised}` is no address"));
-        findings.push(finding.hint("write it as `broker.example.com:9092`"));
-    }
-    if !(1..=PARTITIONS_MAX).contains(&broker.default_partitions) {
-        let what = format!(
-            "a topic cannot have {} partitions",
-            broker.default_partitions
-        );
-        findings.push(
-            Finding::error("default_partitions", what).hint(format!("use 1 to {PARTITIONS_MAX}")),
-        );
     }
 }

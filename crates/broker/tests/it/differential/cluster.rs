@@ -339,6 +339,45 @@ async fn users(both: &mut Both) {
         upsertions: Vec::new(),
     };
     both.ask("delete a stranger", 0, delete).await;
+    both.ask("make", 0, upsert("made", 1, 4096)).await;
+    both.ask("make with another mechanism", 0, upsert("made", 2, 16384))
+        .await;
+    both.ask("too many by one", 0, upsert("made", 2, 16385))
+        .await;
+    both.ask("make another", 0, upsert("another, made=", 2, 8192))
+        .await;
+    both.ask("those that there are", 0, ask(None)).await;
+    both.ask("one and a stranger", 0, ask(Some(&["made", "u"])))
+        .await;
+    let deletion = |name: &str, mechanism: i8| ScramCredentialDeletion {
+        name: name.into(),
+        mechanism,
+    };
+    let mut both_at_once = upsert("made", 1, 5000);
+    both_at_once.deletions = vec![deletion("made", 2)];
+    both.ask("delete and make at once", 0, both_at_once).await;
+    let mut others = upsert("third", 1, 5000);
+    others.deletions = vec![deletion("made", 2), deletion("u", 1), deletion("", 1)];
+    others
+        .upsertions
+        .extend(upsert("third", 2, 5000).upsertions);
+    others
+        .upsertions
+        .extend(upsert("fourth", 1, 5000).upsertions);
+    both.ask("many at once", 0, others).await;
+    both.ask("what became of them", 0, ask(None)).await;
+    let deletions = AlterUserScramCredentialsRequest {
+        deletions: vec![
+            deletion("made", 1),
+            deletion("made", 1),
+            deletion("fourth", 1),
+            deletion("another, made=", 1),
+            deletion("third", 7),
+        ],
+        upsertions: Vec::new(),
+    };
+    both.ask("delete", 0, deletions).await;
+    both.ask("what is left", 0, ask(None)).await;
     let handshake = |mechanism: &str| SaslHandshakeRequest {
         mechanism: mechanism.to_owned(),
     };

@@ -1,0 +1,201 @@
+//! Opens the embedded broker and its listeners.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use anyhow::{Context, bail};
+use broker::{Broker, Limits, Listener, Mechanism, Protocol, Secret, User};
+use model::Config;
+use model::broker::{BrokerListener, BrokerUser, SaslMechanism, SecurityProtocol};
+use observe::metrics::Metrics;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::running::taken;
+use super::{KAFKA, Options};
+
+/// A broker that serves.
+pub(super) struct Started {
+    pub(super) broker: Broker,
+    /// Where its listeners are, the first one first.
+    pub(super) listeners: Vec<Listening>,
+    /// Where this process itself reaches it as a client.
+    pub(super) bootstrap: String,
+    /// What it proves itself with there, when the listeners ask everybody who he is.
+    pub(super) password: Option<Secret>,
+}
+
+/// A listener that serves.
+#[derive(Debug, Clone)]
+pub(crate) struct Listening {
+    pub(crate) name: String,
+    pub(crate) protocol: &'static str,
+    pub(crate) address: SocketAddr,
+}
+
+/// Opens the broker and has it serve on everything that the configuration names.
+pub(super) async fn start(
+    options: &Options,
+    config: &Config,
+    metrics: &Metrics,
+    stop: &CancellationToken,
+    tasks: &mut JoinSet<()>,
+) -> anyhow::Result<Started> {
+    let settings = &config.broker;
+    let limits = Limits::default();
+    let listeners = match settings.listeners.is_empty() {
+        true => vec![short(options, settings, &limits)?],
+        false => long(options, &settings.listeners, &limits)?,
+    };
+    let mut sockets = Vec::new();
+    for (address, listener) in listeners {
+        let socket = TcpListener::bind(address)
+            .await
+            .with_context(|| taken("broker", address, "--kafka"))?;
+        let bound = socket.local_addr()?;
+        sockets.push((socket, bound, listener));
+    }
+    let connections_max = sockets.iter().map(|(.., one)| one.connections_max).sum();
+    let users = settings.users.iter().map(user);
+    let retention_ms = settings.default_retention.as_millis().to_string();
+    let broker = Broker::open(broker::Options {
+        auto_create: settings.create_topics,
+        partitions_default: usize::try_from(settings.default_partitions).unwrap_or(1),
+        topic_defaults: BTreeMap::from([("retention.ms".to_owned(), retention_ms)]),
+        metrics: metrics.clone(),
+        users: users.collect::<anyhow::Result<_>>()?,
+        limits: Limits {
+            connections_max,
+            ..limits.clone()
+        },
+        ..broker::Options::new(options.place.data.join("kafka"))
+    })
+    .await?;
+    let mut listening = Vec::new();
+    let mut serve = |socket: TcpListener, listener: Listener| {
+        let (broker, stop) = (broker.clone(), stop.clone());
+        tasks.spawn(async move { broker.serve_as(socket, listener, stop).await });
+    };
+    for (socket, bound, listener) in sockets {
+        listening.push(Listening {
+            name: listener.name.clone(),
+            protocol: listener.protocol.name(),
+            address: bound,
+        });
+        // `localhost` is ::1 first for some clients, so loopback means both families where both can be had.
+        if bound.ip() == IpAddr::from([127, 0, 0, 1])
+            && let Ok(twin) = TcpListener::bind((Ipv6Addr::LOCALHOST, bound.port())).await
+        {
+            serve(twin, listener.clone());
+        }
+        serve(socket, listener);
+    }
+    let (bootstrap, password) = match settings.listeners.is_empty() {
+        true => (listening[0].address.to_string(), None),
+        false => {
+            // Subscriptions are Kafka clients too, and nobody gives them a certificate or a password.
+            let socket = TcpListener::bind(("127.0.0.1", 0))
+                .await
+                .context("this process cannot listen on 127.0.0.1 for itself")?;
+            let bootstrap = socket.local_addr()?.to_string();
+            let password = Secret::random().context("the system has no random numbers")?;
+            serve(socket, Listener::of_house(password.clone(), &limits));
+            (bootstrap, Some(password))
+        }
+    };
+    Ok(Started {
+        broker,
+        listeners: listening,
+        bootstrap,
+        password,
+    })
+}
+
+/// The one listener of a configuration that names none.
+fn short(
+    options: &Options,
+    settings: &model::Broker,
+    limits: &Limits,
+) -> anyhow::Result<(SocketAddr, Listener)> {
+    let address = match (options.place.kafka, settings.listen.as_deref()) {
+        (Some(address), _) => address,
+        (None, Some(text)) => text
+            .parse()
+            .with_context(|| format!("`{text}` in broker.listen is no address"))?,
+        (None, None) => KAFKA.parse().expect("the default is an address"),
+    };
+    let advertised = settings.advertised.as_deref();
+    let advertised = advertised.map(str::parse::<broker::Address>).transpose();
+    let listener = Listener {
+        advertised: advertised.context("could not read broker.advertised")?,
+        ..Listener::new("PLAINTEXT", Protocol::Plaintext, limits)
+    };
+    Ok((address, listener))
+}
+
+fn long(
+    options: &Options,
+    listeners: &[BrokerListener],
+    limits: &Limits,
+) -> anyhow::Result<Vec<(SocketAddr, Listener)>> {
+    let mut built = Vec::new();
+    for (index, settings) in listeners.iter().enumerate() {
+        let named = || format!("listener `{}` of the broker", settings.name);
+        let own = settings.listen.parse();
+        let address = match options.place.kafka {
+            Some(address) if index == 0 => address,
+            _ => own.with_context(|| format!("{}: no address", named()))?,
+        };
+        built.push((address, listener(settings, limits).with_context(named)?));
+    }
+    Ok(built)
+}
+
+fn listener(settings: &BrokerListener, limits: &Limits) -> anyhow::Result<Listener> {
+    let protocol = match settings.protocol {
+        SecurityProtocol::Plaintext => Protocol::Plaintext,
+        SecurityProtocol::Ssl => Protocol::Ssl,
+        SecurityProtocol::SaslPlaintext => Protocol::SaslPlaintext,
+        SecurityProtocol::SaslSsl => Protocol::SaslSsl,
+    };
+    let mechanism = |mechanism| match mechanism {
+        SaslMechanism::Plain => Mechanism::Plain,
+        SaslMechanism::ScramSha256 => Mechanism::ScramSha256,
+        SaslMechanism::ScramSha512 => Mechanism::ScramSha512,
+    };
+    let advertised = settings.advertised.as_deref();
+    let advertised = advertised.map(str::parse::<broker::Address>).transpose();
+    if protocol.has_tls() {
+        bail!("protocol `{protocol}` is not served yet");
+    }
+    Ok(Listener {
+        advertised: advertised.context("could not read `advertised`")?,
+        connections_max: usize::try_from(settings.max_connections)?,
+        idle_max: settings.connections_max_idle,
+        request_bytes_max: usize::try_from(settings.socket_request_max_bytes)?,
+        mechanisms: settings.mechanisms().into_iter().map(mechanism).collect(),
+        session_max: settings.connections_max_reauth,
+        ..Listener::new(settings.name.as_str(), protocol, limits)
+    })
+}
+
+/// Reads a user's password from where the configuration says.
+fn user(settings: &BrokerUser) -> anyhow::Result<User> {
+    let name = &settings.name;
+    let password = match (&settings.password_file, &settings.password_env) {
+        (Some(file), _) => std::fs::read_to_string(file)
+            .with_context(|| format!("could not read the password of user `{name}` in `{file}`"))?,
+        (None, Some(variable)) => std::env::var(variable)
+            .with_context(|| format!("variable `{variable}` has no password of user `{name}`"))?,
+        (None, None) => bail!("user `{name}` has no password"),
+    };
+    let password = password.trim_end();
+    if password.is_empty() {
+        bail!("the password of user `{name}` is empty");
+    }
+    Ok(User {
+        name: name.clone(),
+        password: Secret::new(password),
+    })
+}
