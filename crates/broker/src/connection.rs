@@ -17,7 +17,7 @@ use kafka::frame::{self, FrameError};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time;
+use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -147,23 +147,40 @@ where
     let client = Arc::new(client);
     let mut pending: VecDeque<Request> = VecDeque::new();
     let mut open = true;
+    let mut muted: Option<Instant> = None;
     loop {
         if !open && pending.is_empty() {
             return Ok(());
         }
-        let accepting = open && pending.len() < core.limits.requests_in_flight_max;
+        let room = pending.len() < core.limits.requests_in_flight_max;
+        let accepting = open && room && muted.is_none();
         tokio::select! {
             biased;
             answer = front(&mut pending), if !pending.is_empty() => {
                 pending.pop_front();
-                advance(&client, &mut pending);
+                if let Ok(Answer { mute: Some(pause), .. }) = &answer
+                    && open
+                {
+                    muted = muted.max(Some(Instant::now() + *pause));
+                }
+                if muted.is_none() {
+                    advance(&client, &mut pending);
+                }
                 let answer = answer.map_err(End::Refused)?;
                 send(&mut writer, answer).await?;
                 if let Some(session) = &client.session {
                     session.check()?;
                 }
             }
-            () = stop.cancelled(), if open => open = false,
+            () = stop.cancelled(), if open => {
+                open = false;
+                muted = None;
+                advance(&client, &mut pending);
+            }
+            () = time::sleep_until(muted.unwrap_or_else(Instant::now)), if muted.is_some() => {
+                muted = None;
+                advance(&client, &mut pending);
+            }
             frame = input.next(), if accepting => match frame? {
                 None => open = false,
                 Some((frame, memory)) => {

@@ -14,6 +14,7 @@ use crate::group::coordinator::Coordinator;
 use crate::group::settings::GroupSettings;
 use crate::metrics::Metrics;
 use crate::node::{NODE_ID, Node};
+use crate::quota::Quotas;
 use crate::topic::config::Kind;
 use crate::topic::registry::Topics;
 use crate::txn::coordinator::Transactions;
@@ -77,6 +78,7 @@ pub(crate) struct Core {
     pub writer: Arc<Writer>,
     pub groups: Arc<Coordinator>,
     pub group_settings: Arc<GroupSettings>,
+    pub quotas: Quotas,
     pub transactions: Arc<Transactions>,
     pub metrics: Metrics,
     pub request_memory: Arc<Semaphore>,

@@ -1,14 +1,15 @@
 //! From a frame to the API that answers it: one match.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use kafka::error::ErrorCode;
 use kafka::frame::{self, FrameError, RequestHeader};
-use kafka::messages::{ApiKey, Request};
+use kafka::messages::{ApiKey, Message as _, Request};
 use kafka::wire::{DecodeError, EncodeError, Reader};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +20,8 @@ use crate::auth::Principal;
 use crate::connection::sasl::Session;
 use crate::core::Core;
 use crate::listener::Serving;
+use crate::quota::Metered;
+use crate::quota::table::{Kind, Refused};
 
 /// A client, as far as its connection tells.
 pub(crate) struct Client {
@@ -43,11 +46,36 @@ pub(crate) struct Call {
     pub version: i16,
     pub client_id: String,
     correlation_id: i32,
+    /// What the request takes, while something is limited.
+    metered: Option<Arc<Metered>>,
 }
 
 impl Call {
     pub(crate) fn core(&self) -> &Arc<Core> {
         &self.client.core
+    }
+
+    /// Notes that partitions are made or removed; refused when the client does too much of that, and speaks a
+    /// version in which it can be told.
+    pub(crate) fn spend(&self, told_from: i16, partitions: usize) -> Result<(), Refused> {
+        if self.metered.is_none() {
+            return Ok(());
+        }
+        let told = self.version >= told_from;
+        let quotas = &self.core().quotas;
+        let spent = quotas.mutations(self.user(), &self.client_id, told);
+        match spent.is_none_or(|spent| spent.take(partitions)) {
+            true => Ok(()),
+            false => Err((
+                ErrorCode::ThrottlingQuotaExceeded,
+                "The throttling quota has been exceeded.".to_owned(),
+            )),
+        }
+    }
+
+    /// Who sends it.
+    pub(crate) fn user(&self) -> &str {
+        self.client.principal.name()
     }
 }
 
@@ -56,6 +84,8 @@ impl Call {
 pub(crate) struct Answer {
     /// Empty when the client wants none.
     pub pieces: Vec<Bytes>,
+    /// How long its client is not listened to afterwards.
+    pub mute: Option<Duration>,
     /// The share of the memory for fetches that is held until the answer is sent.
     pub _memory: Option<OwnedSemaphorePermit>,
 }
@@ -92,20 +122,45 @@ pub(crate) fn begin(client: &Arc<Client>, frame: Bytes) -> (bool, Answering) {
         Err(failure) => (false, Box::pin(async { Err(failure) })),
         Ok((ApiKey::Produce, call, at)) => {
             let started = Instant::now();
-            let begun = produce(&call, &frame, at);
+            let begin = || produce(&call, &frame, at);
+            let begun = match &call.metered {
+                Some(metered) => metered.work(begin),
+                None => begin(),
+            };
+            let noted = call.metered.clone();
+            // What comes after it is not taken before it is known how long the client has to wait.
+            let alone = noted.is_some() && {
+                let quotas = &call.core().quotas;
+                quotas.limits_producing(call.user(), &call.client_id)
+            };
             let deferred = begun.as_ref().is_ok_and(|(deferred, _)| *deferred);
             let answer = async move { timed(begun?.1.await, &call, ApiKey::Produce, started) };
-            (!deferred, Box::pin(answer))
+            (!deferred && !alone, metered(noted, answer))
         }
-        Ok((key, call, at)) => (
-            false,
-            Box::pin(async move {
+        Ok((key, call, at)) => {
+            let noted = call.metered.clone();
+            let answer = async move {
                 let started = Instant::now();
                 let answer = Box::pin(route(key, &call, frame, at)).await;
                 timed(answer, &call, key, started)
-            }),
-        ),
+            };
+            (false, metered(noted, answer))
+        }
     }
+}
+
+/// Notes the time that goes into an answer, while something is limited.
+fn metered(
+    noted: Option<Arc<Metered>>,
+    answer: impl Future<Output = Result<Answer, Failure>> + Send + 'static,
+) -> Answering {
+    let Some(noted) = noted else {
+        return Box::pin(answer);
+    };
+    let mut answer = Box::pin(answer);
+    Box::pin(poll_fn(move |context| {
+        noted.work(|| answer.as_mut().poll(context))
+    }))
 }
 
 fn timed(
@@ -126,17 +181,21 @@ fn read(client: &Arc<Client>, frame: &Bytes) -> Result<(ApiKey, Call, usize), Fa
         session.admit(header.api)?;
     }
     let supported = versions::supported(header.api).ok_or(Failure::Api { api: header.api })?;
-    let call = Call {
+    let mut call = Call {
         client: client.clone(),
         version: header.version,
         client_id: header.client_id.unwrap_or_default(),
         correlation_id: header.correlation_id,
+        metered: None,
     };
     if !supported.contains(&header.version) && header.api != ApiKey::ApiVersions {
         return Err(Failure::Version {
             api: header.api,
             version: header.version,
         });
+    }
+    if call.core().quotas.active() && header.api != ApiKey::WriteTxnMarkers {
+        call.metered = Some(Arc::new(Metered::new(frame.len())));
     }
     Ok((header.api, call, reader.position()))
 }
@@ -160,15 +219,63 @@ where
     let request = decode::<R>(call, &frame, at)?;
     drop(frame);
     let response = handle(call.clone(), request).await;
-    encode::<R>(call, &response)
+    encode::<R>(call, response)
 }
 
-fn encode<R: Request>(call: &Call, response: &R::Response) -> Result<Answer, Failure> {
-    let pieces = frame::encode_response::<R>(response, call.version, call.correlation_id)?;
+fn encode<R: Request>(call: &Call, mut response: R::Response) -> Result<Answer, Failure> {
+    let written = |response: &R::Response| {
+        frame::encode_response::<R>(response, call.version, call.correlation_id)
+    };
+    let Some(metered) = &call.metered else {
+        return Ok(Answer {
+            pieces: written(&response)?,
+            ..Answer::default()
+        });
+    };
+    let asked = response.throttle_time_ms().map_or(0, |asked| *asked);
+    let mut pieces = Vec::new();
+    if R::KEY == ApiKey::Fetch {
+        pieces = written(&response)?;
+    }
+    let wait = asked.max(throttled(call, metered, R::KEY, &pieces));
+    if let Some(told) = response.throttle_time_ms() {
+        *told = wait;
+    }
+    if pieces.is_empty() || wait > 0 {
+        pieces = written(&response)?;
+    }
     Ok(Answer {
         pieces,
+        mute: pause(wait),
         _memory: None,
     })
+}
+
+/// Notes what a request has used, and returns how many milliseconds its client has to wait.
+fn throttled(call: &Call, metered: &Metered, api: ApiKey, answer: &[Bytes]) -> i32 {
+    let used = |kind, value| {
+        let quotas = &call.core().quotas;
+        quotas.used(kind, call.user(), &call.client_id, value)
+    };
+    let wait = used(Kind::Request, metered.seconds() * 100.0);
+    wait.max(match api {
+        ApiKey::Produce => used(Kind::Produce, metered.bytes as f64),
+        ApiKey::Fetch => {
+            let bytes: usize = answer.iter().map(Bytes::len).sum();
+            used(Kind::Fetch, bytes as f64)
+        }
+        ApiKey::CreateTopics | ApiKey::DeleteTopics | ApiKey::CreatePartitions => {
+            let quotas = &call.core().quotas;
+            let spent = quotas.mutations(call.user(), &call.client_id, false);
+            spent.map_or(0, |spent| spent.throttle_ms())
+        }
+        _ => 0,
+    })
+}
+
+fn pause(wait_ms: i32) -> Option<Duration> {
+    let wait = u64::try_from(wait_ms).ok().filter(|wait| *wait > 0)?;
+    Some(Duration::from_millis(wait))
 }
 
 /// Begins a Produce request; the flag says that it waits for a transaction first.
@@ -192,14 +299,22 @@ fn produce(
     let answer = async move {
         let response = begun.finish(&call).await;
         if answered {
-            return encode::<ProduceRequest>(&call, &response);
+            return encode::<ProduceRequest>(&call, response);
         }
         match api::produce::first_error(&response) {
             // A client that wants no answers learns of trouble by losing the connection, as in Kafka.
             Some(error) => Err(Failure::Unacknowledged {
                 why: error.message(),
             }),
-            None => Ok(Answer::default()),
+            None => {
+                let metered = call.metered.as_ref();
+                let wait =
+                    metered.map_or(0, |metered| throttled(&call, metered, ApiKey::Produce, &[]));
+                Ok(Answer {
+                    mute: pause(wait),
+                    ..Answer::default()
+                })
+            }
         }
     };
     Ok((deferred, answer))
@@ -212,7 +327,7 @@ async fn route(key: ApiKey, call: &Call, frame: Bytes, at: usize) -> Result<Answ
             let request = decode(call, &frame, at)?;
             drop(frame);
             let (response, memory) = api::fetch::handle(call, request).await;
-            let answer = encode::<kafka::messages::fetch::FetchRequest>(call, &response)?;
+            let answer = encode::<kafka::messages::fetch::FetchRequest>(call, response)?;
             Ok(Answer {
                 _memory: memory,
                 ..answer
@@ -260,6 +375,9 @@ async fn route(key: ApiKey, call: &Call, frame: Bytes, at: usize) -> Result<Answ
         ApiKey::ListPartitionReassignments => answer(call, frame, at, api::moves::under_way).await,
         ApiKey::AlterReplicaLogDirs => answer(call, frame, at, api::moves::log_dirs).await,
         ApiKey::DescribeQuorum => answer(call, frame, at, api::quorum::describe).await,
+        ApiKey::UpdateFeatures => answer(call, frame, at, api::features::update).await,
+        ApiKey::DescribeClientQuotas => answer(call, frame, at, api::quotas::describe).await,
+        ApiKey::AlterClientQuotas => answer(call, frame, at, api::quotas::alter).await,
         ApiKey::UnregisterBroker => answer(call, frame, at, api::quorum::unregister).await,
         ApiKey::ListConfigResources => answer(call, frame, at, api::resources::list).await,
         ApiKey::DescribeAcls => answer(call, frame, at, api::security::describe_acls).await,
@@ -286,11 +404,11 @@ fn api_versions(call: &Call, frame: &Bytes, at: usize) -> Result<Answer, Failure
         versions::supported(ApiKey::ApiVersions).is_some_and(|known| known.contains(&call.version));
     if known {
         decode::<ApiVersionsRequest>(call, frame, at)?;
-        return encode::<ApiVersionsRequest>(call, &versions::answer(call.version));
+        return encode::<ApiVersionsRequest>(call, versions::answer(call.version));
     }
     let call = Call {
         version: 0,
         ..call.clone()
     };
-    encode::<ApiVersionsRequest>(&call, &versions::too_new())
+    encode::<ApiVersionsRequest>(&call, versions::too_new())
 }

@@ -42,6 +42,7 @@ mod node;
 mod partition;
 mod partitioner;
 pub mod produce;
+mod quota;
 mod topic;
 mod txn;
 pub mod view;
@@ -62,6 +63,7 @@ use crate::group::terms::Rules;
 use crate::metrics::Metrics;
 use crate::node::Node;
 use crate::partition::Partition;
+use crate::quota::Quotas;
 use crate::topic::config::{Base, Overrides};
 use crate::topic::registry::{self, NewTopic, Topics};
 use crate::topic::{OFFSETS_TOPIC, TRANSACTIONS_TOPIC, Topic, adopt};
@@ -405,6 +407,7 @@ fn open(options: Options) -> Result<Opened, OpenError> {
         let store = transaction_store::Store::new(states, writer.clone());
         Transactions::new(rules, store, transactions)
     };
+    let quotas = Quotas::open(&dir).map_err(failed)?;
     let group_settings = Arc::new(GroupSettings::open(&dir).map_err(failed)?);
     let (groups, queue) =
         Coordinator::new(rules.clone(), group_settings.clone(), retention_ms, loaded);
@@ -429,6 +432,7 @@ fn open(options: Options) -> Result<Opened, OpenError> {
         writer,
         groups: Arc::new(groups),
         group_settings,
+        quotas,
         transactions: Arc::new(transactions),
         metrics,
     };

@@ -1,6 +1,7 @@
 //! Accepts connections until told to stop, then lets the open ones finish.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -142,6 +143,12 @@ pub(crate) struct Serving {
     pub door: Door,
 }
 
+/// How long the connection of an address that opens too many is kept waiting before it is closed.
+fn turned_away(core: &Core, ip: IpAddr) -> Option<Duration> {
+    let quotas = &core.quotas;
+    quotas.active().then(|| quotas.connected(ip))?
+}
+
 pub(crate) async fn serve(
     core: Arc<Core>,
     socket: TcpListener,
@@ -166,6 +173,17 @@ pub(crate) async fn serve(
                         core.connections.clone().try_acquire_owned().map(|all| (own, all))
                     });
                     match places {
+                        Ok(places) if let Some(wait) = turned_away(&core, peer.ip()) => {
+                            // As in Kafka: who opens too many finds the next one closed, and not at once.
+                            let stop = stop.clone();
+                            connections.spawn(async move {
+                                tokio::select! {
+                                    () = stop.cancelled() => (),
+                                    () = time::sleep(wait) => (),
+                                }
+                                drop((stream, places));
+                            });
+                        }
                         Ok(places) => {
                             let serving = serving.clone();
                             let serving =

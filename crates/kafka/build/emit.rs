@@ -180,7 +180,8 @@ fn facts(out: &mut String, file: &File, message: &Message) {
         format_args!(
             "impl Message for {name} {{\nconst NAME: &'static str = \"{name}\";\n\
              const VERSIONS: RangeInclusive<i16> = {first}..={last};\n\
-             const FLEXIBLE: i16 = {flexible};\n}}\n"
+             const FLEXIBLE: i16 = {flexible};\n{}}}\n",
+            throttle(message)
         ),
     );
     if let Some((_, api)) = &file.api
@@ -193,6 +194,17 @@ fn facts(out: &mut String, file: &File, message: &Message) {
                  type Response = {api}Response;\n}}\n"
             ),
         );
+    }
+}
+
+/// What gets at the time that a response asks its client to wait, if it can tell it.
+fn throttle(message: &Message) -> &'static str {
+    let tells = |field: &Field| field.name == "throttle_time_ms";
+    match message.structs[0].fields.iter().any(tells) {
+        true => {
+            "fn throttle_time_ms(&mut self) -> Option<&mut i32> {\nSome(&mut self.throttle_time_ms)\n}\n"
+        }
+        false => "",
     }
 }
 

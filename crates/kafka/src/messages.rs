@@ -47,6 +47,11 @@ pub trait Message: Wire + Default + Clone + PartialEq + Debug + Send + Sync + 's
         Ok(())
     }
 
+    /// The milliseconds that a client is asked to wait, for responses that can say it in some of their versions.
+    fn throttle_time_ms(&mut self) -> Option<&mut i32> {
+        None
+    }
+
     /// Reads a message that stands alone.
     fn from_bytes(bytes: &Bytes, version: i16) -> Result<Self, DecodeError> {
         Self::decode(&mut Reader::new(bytes), version)

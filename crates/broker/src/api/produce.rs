@@ -11,7 +11,7 @@ use kafka::messages::produce::{
     BatchIndexAndErrorMessage, PartitionProduceData, PartitionProduceResponse, ProduceRequest,
     ProduceResponse, TopicProduceData, TopicProduceResponse,
 };
-use kafka::record::{Error, check};
+use kafka::record::{Batch, Error, check};
 use tokio::sync::oneshot;
 
 use super::transactions::code_of as code_of_transaction;
@@ -276,6 +276,15 @@ impl Context<'_> {
             return Err(Refused::new(ErrorCode::MessageTooLarge, why));
         }
         let batch = check::produced(&bytes, self.call.version >= ZSTD_FROM).map_err(|error| {
+            // Whose transaction it is comes before whether it has a producer.
+            let transactional =
+                || Batch::split_first(&bytes).is_ok_and(|(one, _)| one.transactional());
+            if matches!(error, Error::Sequence { .. })
+                && self.transactional_id.is_none()
+                && transactional()
+            {
+                return Refused::from(ErrorCode::TransactionalIdAuthorizationFailed);
+            }
             let log_start = if shapeless(&error) { -1 } else { log_start };
             Refused::from(Unfit::from(error)).by_log(log_start)
         })?;

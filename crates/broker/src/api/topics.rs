@@ -27,6 +27,11 @@ use crate::topic::Topic;
 use crate::topic::config::Overrides;
 use crate::topic::registry::{Error, NewTopic};
 
+/// Versions from which on clients can be told that they change too much at once.
+const CREATE_TOLD_FROM: i16 = 6;
+const DELETE_TOLD_FROM: i16 = 5;
+const GROW_TOLD_FROM: i16 = 3;
+
 /// The whole mapping from the registry's errors to Kafka's, in one place.
 pub(crate) fn error_of(error: &Error) -> ErrorCode {
     match error {
@@ -136,6 +141,8 @@ async fn create_one(
         core.topics.check(&new).map_err(refused)?;
         return Ok(topic);
     }
+    core.topics.check(&new).map_err(refused)?;
+    call.spend(CREATE_TOLD_FROM, new.partitions)?;
     let made = create_blocking(core, new).await.map_err(refused)?;
     Ok(CreatableTopicResult {
         topic_id: made.id,
@@ -268,6 +275,14 @@ async fn delete_one(call: &Call, asked: DeleteTopicState) -> DeletableTopicResul
             error_message: Some(missing.message().to_owned()),
         };
     };
+    if let Err((code, why)) = call.spend(DELETE_TOLD_FROM, topic.partitions().len()) {
+        return DeletableTopicResult {
+            name: asked.name,
+            topic_id: asked.topic_id,
+            error_code: code.code(),
+            error_message: Some(why),
+        };
+    }
     let result = {
         let (core, topic) = (core.clone(), topic.clone());
         on_disk(move || core.topics.delete(&topic)).await
@@ -344,6 +359,8 @@ async fn grow_one(
     if validate_only {
         return core.topics.check_grow(&topic, count).map_err(refused);
     }
+    core.topics.check_grow(&topic, count).map_err(refused)?;
+    call.spend(GROW_TOLD_FROM, count - topic.partitions().len())?;
     let core = core.clone();
     on_disk(move || core.topics.grow(&topic, count))
         .await

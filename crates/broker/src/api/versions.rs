@@ -15,8 +15,8 @@ use kafka::messages::api_versions::{
 const OFFERED: &[(ApiKey, i16, i16)] = &[
     // Versions 0 to 2 cannot be read; librdkafka turns compression off unless they are offered.
     (ApiKey::Produce, 0, 13),
-    (ApiKey::Fetch, 4, 17),
-    (ApiKey::ListOffsets, 1, 10),
+    (ApiKey::Fetch, 4, 18),
+    (ApiKey::ListOffsets, 1, 11),
     (ApiKey::Metadata, 0, 13),
     (ApiKey::OffsetCommit, 2, 10),
     (ApiKey::OffsetFetch, 1, 10),
@@ -58,9 +58,12 @@ const OFFERED: &[(ApiKey, i16, i16)] = &[
     (ApiKey::AlterPartitionReassignments, 0, 1),
     (ApiKey::ListPartitionReassignments, 0, 0),
     (ApiKey::OffsetDelete, 0, 0),
+    (ApiKey::DescribeClientQuotas, 0, 1),
+    (ApiKey::AlterClientQuotas, 0, 1),
     (ApiKey::DescribeUserScramCredentials, 0, 0),
     (ApiKey::AlterUserScramCredentials, 0, 0),
     (ApiKey::DescribeQuorum, 0, 2),
+    (ApiKey::UpdateFeatures, 0, 2),
     (ApiKey::DescribeCluster, 0, 2),
     (ApiKey::DescribeProducers, 0, 0),
     (ApiKey::UnregisterBroker, 0, 0),
@@ -86,7 +89,7 @@ pub(crate) fn apis() -> impl Iterator<Item = ApiKey> {
 
 /// Features with their highest level, which is in force: consumers may have the broker assign their partitions
 /// (KIP-848), and producers are to speak the second version of transactions (KIP-890).
-const FEATURES: [(&str, i16); 2] = [("group.version", 1), ("transaction.version", 2)];
+pub(crate) const FEATURES: [(&str, i16); 2] = [("group.version", 1), ("transaction.version", 2)];
 /// From this version on, features that can be off may be told (KAFKA-17011).
 const FEATURES_OFF_FROM: i16 = 4;
 

@@ -102,6 +102,7 @@ impl Group {
                 syncing: None,
                 is_new: false,
                 sync_due: false,
+                carried: None,
             };
             member.heard(now);
             group.members.insert(member.id.clone(), member);
@@ -326,6 +327,7 @@ impl Group {
             syncing: None,
             is_new: true,
             sync_due: false,
+            carried: None,
         };
         self.members.insert(id, member);
         self.rebalance(now, rules, out);
@@ -421,7 +423,7 @@ impl Group {
 
     fn try_sync(&mut self, now: Millis, sync: Sync, out: &mut Vec<Effect>) -> Result<(), Refusal> {
         self.validate(&sync.member_id, sync.instance_id.as_deref())?;
-        if sync.generation != self.generation {
+        if sync.generation != self.generation_of(&sync.member_id) {
             return Err(Refusal::IllegalGeneration);
         }
         let differs = |asked: &Option<String>, ours: &Option<String>| {
@@ -532,7 +534,7 @@ impl Group {
         generation: i32,
     ) -> Result<(), Refusal> {
         self.validate(member_id, instance_id)?;
-        if generation != self.generation {
+        if generation != self.generation_of(member_id) {
             return Err(Refusal::IllegalGeneration);
         }
         if self.state == State::Empty {
@@ -644,7 +646,7 @@ impl Group {
             return Err(Refusal::UnknownMember);
         }
         self.validate(member_id, instance_id)?;
-        if generation != self.generation {
+        if generation != self.generation_of(member_id) {
             return Err(Refusal::IllegalGeneration);
         }
         if self.state == State::CompletingRebalance {
@@ -668,11 +670,18 @@ impl Group {
             return Ok(());
         }
         self.validate(member_id, instance_id)?;
-        if generation != self.generation {
+        if generation != self.generation_of(member_id) {
             return Err(Refusal::IllegalGeneration);
         }
         self.heard(now, member_id);
         Ok(())
+    }
+
+    /// The generation that a member must know.
+    fn generation_of(&self, member_id: &str) -> i32 {
+        let carried = self.members.get(member_id);
+        let carried = carried.and_then(|member| member.carried);
+        carried.unwrap_or(self.generation)
     }
 
     /// Checks that whoever asks for offsets on behalf of a member is still that member.

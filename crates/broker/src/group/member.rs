@@ -38,6 +38,8 @@ pub(crate) struct Member {
     pub(super) is_new: bool,
     /// True from the beginning of a generation until the member has asked for its assignment.
     pub(super) sync_due: bool,
+    /// The generation that it knows, from before the group came back to the classic protocol, until the next begins.
+    pub(super) carried: Option<i32>,
 }
 
 impl Member {

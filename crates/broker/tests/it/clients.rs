@@ -1,5 +1,5 @@
-//! Unmodified Kafka clients at transactions: confluent-kafka speaks the first version of the protocol, the Java
-//! client the second.
+//! Unmodified Kafka clients: at transactions confluent-kafka speaks the first version of the protocol, the Java client
+//! the second; and a group whose members change from one protocol to the other, one by one.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -21,7 +21,13 @@ fn script(name: &str) -> PathBuf {
     folder.join(name)
 }
 
-async fn check(name: &'static str, mut command: Command) {
+async fn check(name: &'static str, command: Command) {
+    run(name, command, EXPECTED).await;
+    lab::say(&format!("transactions with {name}"));
+}
+
+/// Runs a client against a fresh broker and compares what it tells at its end.
+async fn run(name: &'static str, mut command: Command, expected: &str) {
     let stage = Stage::open().await;
     command.arg(stage.address.to_string());
     let told = tokio::task::spawn_blocking(move || {
@@ -30,8 +36,7 @@ async fn check(name: &'static str, mut command: Command) {
         assert!(process.wait(LIMIT).success(), "{}", process.log());
         told
     });
-    assert_eq!(told.await.expect("the client ran"), EXPECTED);
-    lab::say(&format!("transactions with {name}"));
+    assert_eq!(told.await.expect("the client ran"), expected);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -56,4 +61,18 @@ async fn the_java_client_copies_in_transactions() {
     command.args(["-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]);
     command.args(["-cp", &classes, "Transactions"]);
     check("kafka-clients (Java)", command).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_of_confluent_kafka_rolls_from_one_protocol_to_the_other_and_back() {
+    let Some(python) = lab::or_skip(lab::python()) else {
+        return;
+    };
+    let mut command = Command::new(python);
+    command
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .arg(script("rolling.py"));
+    let expected = r#"{"kinds": ["classic", "consumer", "consumer", "consumer", "consumer", "consumer", "classic"], "assigned_twice": [], "read_once": true, "read_all": true}"#;
+    run("rolling group", command, expected).await;
+    lab::say("a group changed its protocol and back while it read");
 }

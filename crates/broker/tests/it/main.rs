@@ -13,6 +13,7 @@ mod kills;
 mod listeners;
 mod metrics;
 mod produces;
+mod quotas;
 mod restarts;
 mod stage;
 mod topics;

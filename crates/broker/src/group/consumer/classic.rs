@@ -139,6 +139,7 @@ impl Group {
                 syncing: None,
                 is_new: false,
                 sync_due: false,
+                carried: Some(member.progress.epoch),
             });
         }
         Ok((self.epoch, members))

@@ -9,6 +9,7 @@ use super::assigning::{Assigning, consumer_of};
 use super::catalog::Catalog;
 use crate::group::coordinator::{Coordinator, Groups, Held, JoinAnswer, Room, SyncAnswer};
 use crate::group::machine::Group as Classic;
+use crate::group::member::Member;
 use crate::group::schema::Key;
 use crate::group::store::{Entry, Form, Records, Then};
 use crate::group::terms::{After, Join, Refusal, Sync};
@@ -185,6 +186,8 @@ impl Coordinator {
             Round::Begins => epoch - 1, // the epoch that the last leave began is the round that follows
             Round::Goes => epoch,
         };
+        let behind = |member: &Member| member.carried.is_some_and(|known| known != generation);
+        let begins = round == Round::Begins || members.iter().any(behind);
         let group = Classic::of_consumers(now, generation, members);
         let snapshot = group.snapshot();
         let key = Key::Group {
@@ -208,7 +211,7 @@ impl Coordinator {
             then,
         });
         self.step(groups, group_id, |group, now, out| {
-            if round == Round::Begins {
+            if begins {
                 group.rebalance(now, &self.rules, out);
             }
         });

@@ -120,6 +120,7 @@ impl Group {
                 continue;
             };
             member.is_new = false;
+            member.carried = None;
             member.sync_due = true;
             member.heard(now);
             if let Some(ticket) = member.joining.take() {

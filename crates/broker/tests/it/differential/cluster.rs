@@ -41,6 +41,7 @@ pub(super) async fn run(both: &mut Both) {
     moves(both).await;
     quorum(both).await;
     quotas(both).await;
+    set_quotas(both).await;
     users(both).await;
     rights(both).await;
 }
@@ -297,6 +298,163 @@ async fn quotas(both: &mut Both) {
         alter("user", Some("u"), "producer_byte_rate", 0.0, true, false),
     )
     .await;
+}
+
+/// Names by kind, and keys with values or without.
+type Quota<'a> = (
+    &'a [(&'a str, Option<&'a str>)],
+    &'a [(&'a str, Option<f64>)],
+);
+
+fn limiting(quotas: &[Quota<'_>]) -> AlterClientQuotasRequest {
+    let entry = |(names, changes): &Quota<'_>| alter_client_quotas::EntryData {
+        entity: names
+            .iter()
+            .map(|(kind, name)| alter_client_quotas::EntityData {
+                entity_type: (*kind).to_owned(),
+                entity_name: name.map(str::to_owned),
+            })
+            .collect(),
+        ops: changes
+            .iter()
+            .map(|(key, value)| alter_client_quotas::OpData {
+                key: (*key).to_owned(),
+                value: value.unwrap_or_default(),
+                remove: value.is_none(),
+            })
+            .collect(),
+    };
+    AlterClientQuotasRequest {
+        entries: quotas.iter().map(entry).collect(),
+        validate_only: false,
+    }
+}
+
+async fn set_quotas(both: &mut Both) {
+    let produce = ("producer_byte_rate", Some(1e9));
+    let user = ("user", Some("u"));
+    let cases: &[(&str, Quota<'_>)] = &[
+        (
+            "a user",
+            (&[user], &[produce, ("request_percentage", Some(500.5))]),
+        ),
+        (
+            "a user's client",
+            (&[user, ("client-id", Some("c"))], &[produce]),
+        ),
+        (
+            "a user's clients",
+            (
+                &[user, ("client-id", None)],
+                &[("controller_mutation_rate", Some(1e6))],
+            ),
+        ),
+        (
+            "all users",
+            (&[("user", None)], &[("consumer_byte_rate", Some(1e9))]),
+        ),
+        ("a client", (&[("client-id", Some("c"))], &[produce])),
+        (
+            "all clients",
+            (&[("client-id", None)], &[("consumer_byte_rate", Some(1e9))]),
+        ),
+        (
+            "an address",
+            (
+                &[("ip", Some("10.1.2.3"))],
+                &[("connection_creation_rate", Some(100.0))],
+            ),
+        ),
+        (
+            "all addresses",
+            (&[("ip", None)], &[("connection_creation_rate", Some(1e6))]),
+        ),
+        ("an address and a user", (&[("ip", None), user], &[produce])),
+        ("a producer by address", (&[("ip", None)], &[produce])),
+        (
+            "a connection by user",
+            (&[user], &[("connection_creation_rate", Some(1.0))]),
+        ),
+        ("nobody", (&[], &[produce])),
+        ("an empty name", (&[("user", Some(""))], &[produce])),
+        (
+            "a fraction",
+            (&[user], &[("producer_byte_rate", Some(1.5))]),
+        ),
+        (
+            "a fraction of connections",
+            (&[("ip", None)], &[("connection_creation_rate", Some(1.5))]),
+        ),
+        (
+            "too many connections",
+            (&[("ip", None)], &[("connection_creation_rate", Some(1e10))]),
+        ),
+        ("zero", (&[user], &[("request_percentage", Some(0.0))])),
+        ("one key twice", (&[user], &[produce, produce])),
+        ("nothing", (&[user], &[])),
+        (
+            "a good and a bad one",
+            (&[user], &[produce, ("no_such", Some(1.0))]),
+        ),
+        (
+            "what is not set to nothing",
+            (&[user], &[("consumer_byte_rate", None)]),
+        ),
+        ("an unknown one to nothing", (&[user], &[("no_such", None)])),
+    ];
+    for (step, quota) in cases {
+        both.ask(&format!("set {step}"), 1, limiting(&[*quota]))
+            .await;
+    }
+    let twice: Quota<'_> = (&[user], &[("consumer_byte_rate", Some(5e8))]);
+    both.ask("set one user twice", 1, limiting(&[twice, twice]))
+        .await;
+    let ask = |components: &[(&str, i8, Option<&str>)], strict: bool| DescribeClientQuotasRequest {
+        components: components
+            .iter()
+            .map(|(kind, matches, name)| ComponentData {
+                entity_type: (*kind).to_owned(),
+                match_type: *matches,
+                match_: name.map(str::to_owned),
+            })
+            .collect(),
+        strict,
+    };
+    for strict in [false, true] {
+        for (step, components) in [
+            ("everything", &[][..]),
+            ("a user", &[("user", 0, Some("u"))]),
+            ("the default user", &[("user", 1, None)]),
+            ("any user", &[("user", 2, None)]),
+            (
+                "a user's clients",
+                &[("user", 0, Some("u")), ("client-id", 2, None)],
+            ),
+            ("any client", &[("client-id", 2, None)]),
+            ("any address", &[("ip", 2, None)]),
+            ("an address", &[("ip", 0, Some("10.1.2.3"))]),
+            (
+                "an address and a user",
+                &[("ip", 2, None), ("user", 2, None)],
+            ),
+            ("exactly nobody", &[("user", 0, None)]),
+            ("any with a name", &[("user", 2, Some("u"))]),
+            ("the default with a name", &[("user", 1, Some("u"))]),
+        ] {
+            let step = format!("what is set for {step}, strict {strict}");
+            both.ask(&step, 1, ask(components, strict)).await;
+        }
+    }
+    let nothing = |quota: &Quota<'_>| {
+        let (names, changes) = *quota;
+        let changes: Vec<_> = changes.iter().map(|(key, _)| (*key, None)).collect();
+        limiting(&[(names, &changes)])
+    };
+    for (step, quota) in &cases[..8] {
+        both.ask(&format!("remove {step}"), 1, nothing(quota)).await;
+    }
+    both.ask("remove the last", 1, nothing(&twice)).await;
+    both.ask("nothing is set", 1, ask(&[], false)).await;
 }
 
 async fn users(both: &mut Both) {
