@@ -14,6 +14,8 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use kafka::frame::{self, FrameError};
+use tls::accept;
+use tls::server::Terminator;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
@@ -36,6 +38,11 @@ const PIECES_MAX: usize = 64;
 
 /// How long a client may take to read the next bytes of an answer; it holds memory that others need.
 const STALL_MAX: Duration = Duration::from_secs(60);
+
+/// How long a client may take to shake hands.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(30);
+/// How long a client is waited for that does not take our goodbye.
+const GOODBYE_MAX: Duration = Duration::from_secs(1);
 
 type Pending = Pin<Box<dyn Future<Output = Result<Answer, Failure>> + Send>>;
 
@@ -64,6 +71,14 @@ pub(crate) async fn serve(
         Err(End::Slow(after)) => {
             warn!(%peer, %listener, ?after, "client does not say who it is, closing");
         }
+        Err(End::Certificate) => {
+            warn!(%peer, %listener, "there is no certificate that can be shown, closing the connection");
+        }
+        Err(End::Handshake(error)) => {
+            serving.door.shaken_in_vain(error.name());
+            let why = std::error::Error::source(&error).map(ToString::to_string);
+            debug!(%peer, %listener, %error, why, "no TLS came about");
+        }
         Err(End::Unproven { mechanism, why }) => {
             serving.door.failed(mechanism);
             let mechanism = mechanism.map_or("none", Mechanism::name);
@@ -82,6 +97,9 @@ enum End {
     Idle,
     Stalled,
     Slow(Duration),
+    /// There is none to be shown.
+    Certificate,
+    Handshake(accept::Failed),
     /// It is not known who the client is.
     Unproven {
         mechanism: Option<Mechanism>,
@@ -121,11 +139,69 @@ async fn open(
         session: None,
         stop,
     };
+    if let Some(terminator) = &serving.listener.tls {
+        return encrypted(client, terminator, stream).await;
+    }
     let (reader, writer) = stream.into_split();
     converse(client, reader, writer).await
 }
 
-async fn converse<R, W>(mut client: Client, reader: R, mut writer: W) -> Result<(), End>
+/// Shakes hands first; a certificate of the client's says who it is, and the name that it asks for where it reaches us.
+async fn encrypted(
+    mut client: Client,
+    terminator: &Terminator,
+    stream: TcpStream,
+) -> Result<(), End> {
+    let serving = client.serving.clone();
+    let config = terminator.config().ok_or(End::Certificate)?;
+    let shaking = async {
+        let hello = accept::hello(stream, Vec::new()).await?;
+        hello.answer(config, &client.core.turns).await
+    };
+    let limit = HANDSHAKE_MAX.min(serving.listener.idle_max);
+    let shaken = time::timeout(limit, shaking).await;
+    let stream = shaken
+        .map_err(|_| End::Slow(limit))?
+        .map_err(End::Handshake)?;
+    serving.door.handshakes.inc();
+    let session = accept::Session::of(stream.get_ref().1);
+    if serving.listener.advertised.is_none() {
+        let name = session.server_name.map(String::from);
+        if let Some(name) = name.or_else(|| named(terminator, &client.reached.host)) {
+            client.reached.host = name;
+        }
+    }
+    if let Some(peer) = session.peer {
+        client.principal = Principal::user(peer.certificate.principal);
+    }
+    let (reader, writer) = tokio::io::split(stream);
+    converse(client, reader, writer).await
+}
+
+/// Returns a name that the certificate is for, where it is not for the address that a client has used. Java asks for no name that
+/// has no dot.
+fn named(terminator: &Terminator, address: &str) -> Option<String> {
+    if terminator.covers(address) {
+        return None;
+    }
+    let shown = terminator.shown();
+    let mut names = shown.iter().flat_map(|shown| &shown.certificate.names);
+    names.find(|name| !name.starts_with('*')).cloned()
+}
+
+/// Serves a client, and says goodbye: within TLS an end without that could be anybody's doing.
+async fn converse<R, W>(client: Client, reader: R, mut writer: W) -> Result<(), End>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let result = Box::pin(talk(client, reader, &mut writer)).await;
+    // A client that has left or does not read need not hear it.
+    _ = time::timeout(GOODBYE_MAX, writer.shutdown()).await;
+    result
+}
+
+async fn talk<R, W>(mut client: Client, reader: R, writer: &mut W) -> Result<(), End>
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
@@ -135,7 +211,7 @@ where
     let stop = client.stop.clone();
     let mut input = Input::new(core.clone(), reader, listener.request_bytes_max);
     if listener.protocol.has_sasl() {
-        let proving = sasl::prove(&mut client, &mut input, &mut writer);
+        let proving = sasl::prove(&mut client, &mut input, writer);
         let proven = tokio::select! {
             () = stop.cancelled() => return Ok(()),
             proven = proving => proven,
@@ -167,7 +243,7 @@ where
                     advance(&client, &mut pending);
                 }
                 let answer = answer.map_err(End::Refused)?;
-                send(&mut writer, answer).await?;
+                send(writer, answer).await?;
                 if let Some(session) = &client.session {
                     session.check()?;
                 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tls::accept::Turns;
 use tokio::sync::Semaphore;
 
 use crate::Address;
@@ -67,6 +68,8 @@ pub(crate) struct Core {
     /// Room for connections of all listeners.
     pub connections: Arc<Semaphore>,
     pub users: Arc<Users>,
+    /// Whose turn it is to shake hands.
+    pub turns: Turns,
     pub auto_create: bool,
     pub partitions_default: usize,
     pub rules: crate::group::terms::Rules,

@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tls::accept::Turns;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -416,6 +417,7 @@ fn open(options: Options) -> Result<Opened, OpenError> {
     let core = Core {
         connections: permits(options.limits.connections_max),
         users: Arc::new(users),
+        turns: Turns::new(std::thread::available_parallelism().map_or(1, usize::from)),
         request_memory: permits(options.limits.requests_bytes_max),
         fetch_memory: permits(options.limits.fetches_bytes_max),
         sessions: Default::default(),

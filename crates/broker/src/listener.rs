@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tls::server::Terminator;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -88,7 +89,7 @@ impl FromStr for Protocol {
 }
 
 /// How one listener serves.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Listener {
     /// What logs and metrics call it.
     pub name: String,
@@ -106,8 +107,16 @@ pub struct Listener {
     pub mechanisms: Vec<Mechanism>,
     /// After how long a client has to prove it again, where there is SASL (`connections.max.reauth.ms`).
     pub session_max: Option<Duration>,
+    /// How TLS is spoken, with the protocols that have it.
+    pub tls: Option<Arc<Terminator>>,
     /// The password of this process itself, on a listener of its own: who knows it may do everything, under any name.
     pub house: Option<Secret>,
+}
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.name, self.protocol)
+    }
 }
 
 impl Listener {
@@ -122,6 +131,7 @@ impl Listener {
             request_bytes_max: limits.request_bytes_max,
             mechanisms: Vec::new(),
             session_max: None,
+            tls: None,
             house: None,
         }
     }

@@ -140,6 +140,7 @@ pub(crate) struct Door {
     listener: String,
     pub connections: Gauge,
     pub refused: Counter,
+    pub handshakes: Counter,
     pub authentications: Counter,
     pub expired: Counter,
 }
@@ -160,6 +161,10 @@ impl Door {
                 "nuncio_listener_connections_refused",
                 "Connections that were closed because there were too many",
             ),
+            handshakes: counter(
+                "nuncio_listener_handshakes",
+                "TLS handshakes that were completed",
+            ),
             authentications: counter(
                 "nuncio_listener_authentications",
                 "Clients that have proven by SASL who they are, or have done so again",
@@ -169,6 +174,15 @@ impl Door {
                 "Connections that were closed because the client has not proven in time again who it is",
             ),
         }
+    }
+
+    /// Counts a handshake of which nothing came.
+    pub(crate) fn shaken_in_vain(&self, reason: &'static str) {
+        let labels: &[(&str, &str)] = &[("listener", &self.listener), ("reason", reason)];
+        let help = "TLS handshakes that were not completed";
+        self.registry
+            .counter("nuncio_listener_handshake_failures", help, labels)
+            .inc();
     }
 
     /// Counts a client that could not prove who it is.

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
-    IsCa, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer,
+    DistinguishedName, DnType, IsCa, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber,
+    date_time_ymd,
 };
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -42,20 +43,30 @@ impl Ca {
 
     /// Signs a certificate for a name or an address, with an ECDSA key.
     pub fn sign(&self, name: &str) -> Identity {
-        self.sign_key(name, KeyPair::generate().expect("a key"))
+        self.sign_key(name, None, KeyPair::generate().expect("a key"))
+    }
+
+    /// Signs a certificate whose subject is `CN=subject`.
+    pub fn sign_as(&self, name: &str, subject: &str) -> Identity {
+        let key = KeyPair::generate().expect("a key");
+        self.sign_key(name, Some(subject), key)
     }
 
     /// Signs a certificate with an RSA key.
     pub fn sign_rsa(&self, name: &str) -> Identity {
         let key = KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).expect("a key");
-        self.sign_key(name, key)
+        self.sign_key(name, None, key)
     }
 
-    fn sign_key(&self, name: &str, key: KeyPair) -> Identity {
+    fn sign_key(&self, name: &str, subject: Option<&str>, key: KeyPair) -> Identity {
         static SERIAL: AtomicU64 = AtomicU64::new(1);
         let serial = SERIAL.fetch_add(1, Relaxed);
         let mut params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
         params.serial_number = Some(SerialNumber::from(serial));
+        if let Some(subject) = subject {
+            params.distinguished_name = DistinguishedName::new();
+            params.distinguished_name.push(DnType::CommonName, subject);
+        }
         let certificate = params.signed_by(&key, &self.0).expect("a certificate");
         Identity {
             chain: certificate.pem(),

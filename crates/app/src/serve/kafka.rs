@@ -2,13 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use broker::{Broker, Limits, Listener, Mechanism, Protocol, Secret, User};
-use model::Config;
-use model::broker::{BrokerListener, BrokerUser, SaslMechanism, SecurityProtocol};
+use model::broker::{
+    BrokerListener, BrokerTls, BrokerUser, ClientAuth, SaslMechanism, SecurityProtocol,
+};
+use model::{Config, TlsContext};
 use observe::metrics::Metrics;
+use tls::keep::Terminators;
+use tls::server::Terminator;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +30,8 @@ pub(super) struct Started {
     pub(super) bootstrap: String,
     /// What it proves itself with there, when the listeners ask everybody who he is.
     pub(super) password: Option<Secret>,
+    /// Looks after the certificates of its listeners for as long as it is kept.
+    pub(super) certificates: Terminators,
 }
 
 /// A listener that serves.
@@ -44,9 +52,10 @@ pub(super) async fn start(
 ) -> anyhow::Result<Started> {
     let settings = &config.broker;
     let limits = Limits::default();
+    let mut certificates = Terminators::new(Handle::current());
     let listeners = match settings.listeners.is_empty() {
         true => vec![short(options, settings, &limits)?],
-        false => long(options, &settings.listeners, &limits)?,
+        false => long(options, &settings.listeners, &limits, &mut certificates)?,
     };
     let mut sockets = Vec::new();
     for (address, listener) in listeners {
@@ -109,6 +118,7 @@ pub(super) async fn start(
         listeners: listening,
         bootstrap,
         password,
+        certificates,
     })
 }
 
@@ -138,6 +148,7 @@ fn long(
     options: &Options,
     listeners: &[BrokerListener],
     limits: &Limits,
+    certificates: &mut Terminators,
 ) -> anyhow::Result<Vec<(SocketAddr, Listener)>> {
     let mut built = Vec::new();
     for (index, settings) in listeners.iter().enumerate() {
@@ -147,12 +158,19 @@ fn long(
             Some(address) if index == 0 => address,
             _ => own.with_context(|| format!("{}: no address", named()))?,
         };
-        built.push((address, listener(settings, limits).with_context(named)?));
+        built.push((
+            address,
+            listener(settings, limits, certificates).with_context(named)?,
+        ));
     }
     Ok(built)
 }
 
-fn listener(settings: &BrokerListener, limits: &Limits) -> anyhow::Result<Listener> {
+fn listener(
+    settings: &BrokerListener,
+    limits: &Limits,
+    certificates: &mut Terminators,
+) -> anyhow::Result<Listener> {
     let protocol = match settings.protocol {
         SecurityProtocol::Plaintext => Protocol::Plaintext,
         SecurityProtocol::Ssl => Protocol::Ssl,
@@ -166,9 +184,11 @@ fn listener(settings: &BrokerListener, limits: &Limits) -> anyhow::Result<Listen
     };
     let advertised = settings.advertised.as_deref();
     let advertised = advertised.map(str::parse::<broker::Address>).transpose();
-    if protocol.has_tls() {
-        bail!("protocol `{protocol}` is not served yet");
-    }
+    let tls = match &settings.tls {
+        Some(tls) if protocol.has_tls() => Some(terminator(settings, tls, certificates)?),
+        None if protocol.has_tls() => bail!("protocol `{protocol}` needs `tls`"),
+        _ => None,
+    };
     Ok(Listener {
         advertised: advertised.context("could not read `advertised`")?,
         connections_max: usize::try_from(settings.max_connections)?,
@@ -176,8 +196,35 @@ fn listener(settings: &BrokerListener, limits: &Limits) -> anyhow::Result<Listen
         request_bytes_max: usize::try_from(settings.socket_request_max_bytes)?,
         mechanisms: settings.mechanisms().into_iter().map(mechanism).collect(),
         session_max: settings.connections_max_reauth,
+        tls,
         ..Listener::new(settings.name.as_str(), protocol, limits)
     })
+}
+
+/// Returns how a listener speaks TLS; its files are read again when they change.
+fn terminator(
+    settings: &BrokerListener,
+    tls: &BrokerTls,
+    certificates: &mut Terminators,
+) -> anyhow::Result<Arc<Terminator>> {
+    let context = TlsContext {
+        cert_chain_file: Some(tls.certificate.clone()),
+        private_key_file: Some(tls.key.clone()),
+        cacert_chain_file: tls.client_ca.clone(),
+        cert_required: Some(tls.client_auth == ClientAuth::Required),
+        min_tls_version: Some(tls.min_version),
+        // Kafka's clients ask for none.
+        alpn_protocols: Some(String::new()),
+        ..TlsContext::default()
+    };
+    let context = tls::material::Context {
+        spec: context,
+        namespace: String::new(),
+        secret: None,
+    };
+    let nothing = Config::default();
+    Terminator::try_out(&nothing, std::slice::from_ref(&context)).map_err(anyhow::Error::msg)?;
+    Ok(certificates.of(&nothing, &settings.name, vec![context]))
 }
 
 /// Reads a user's password from where the configuration says.

@@ -26,6 +26,7 @@ use observe::log::Filter;
 use observe::metrics::{Histogram, Kind, Metrics, Page, SECONDS, Source, labels};
 use rustix::process::{Resource, Rlimit};
 use serde_json::{Value, json};
+use tls::keep::Terminators;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -67,6 +68,8 @@ struct House {
     /// The last of them.
     reloaded_in: Mutex<Duration>,
     log_filter: Option<Filter>,
+    /// Those of the broker's listeners, whose files are looked at.
+    _certificates: Option<Terminators>,
     started: Instant,
     stop: CancellationToken,
 }
@@ -131,11 +134,13 @@ impl Running {
         let mut tasks = JoinSet::new();
 
         let mut listeners = Vec::new();
+        let mut certificates = None;
         let log;
         let (broker, kafka) = match runs_broker(&options, &config) {
             true => {
                 let started = kafka::start(&options, &config, &metrics, &stop, &mut tasks).await?;
                 listeners = started.listeners;
+                certificates = Some(started.certificates);
                 log = Some(Log::Embedded {
                     broker: started.broker.clone(),
                     bootstrap: started.bootstrap,
@@ -188,6 +193,7 @@ impl Running {
             ),
             reloaded_in: Mutex::default(),
             log_filter: options.log.clone(),
+            _certificates: certificates,
             started,
             stop: stop.clone(),
         });

@@ -1,6 +1,7 @@
 //! Listeners that ask who a client is, before the command line and unmodified clients.
 
 mod clients;
+mod encrypted;
 
 use testkit::nuncio::{Nuncio, Setup};
 

@@ -31,7 +31,7 @@ pub struct BrokerListener {
     pub protocol: SecurityProtocol,
 
     /// Address told to clients (`advertised.listeners`). When nothing is said it is the one that the client has used: with TLS the name
-    /// that it asked for, else the IP address.
+    /// that it asked for, else the IP address, or a name of the certificate where that is not for the address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub advertised: Option<String>,
 
