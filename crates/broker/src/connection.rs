@@ -28,6 +28,7 @@ use crate::auth::{Mechanism, Principal};
 use crate::core::Core;
 use crate::dispatch::{self, Answer, Client, Failure};
 use crate::listener::Serving;
+use crate::share::sessions::Connection;
 
 pub(crate) mod sasl;
 
@@ -138,6 +139,7 @@ async fn open(
         principal: Principal::Anonymous,
         session: None,
         stop,
+        connection: Arc::new(Connection::new(core.shares.clone())),
     };
     if let Some(terminator) = &serving.listener.tls {
         return encrypted(client, terminator, stream).await;

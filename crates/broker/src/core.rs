@@ -16,6 +16,7 @@ use crate::group::settings::GroupSettings;
 use crate::metrics::Metrics;
 use crate::node::{NODE_ID, Node};
 use crate::quota::Quotas;
+use crate::share::partitions::Shares;
 use crate::topic::config::Kind;
 use crate::topic::registry::Topics;
 use crate::txn::coordinator::Transactions;
@@ -83,6 +84,7 @@ pub(crate) struct Core {
     pub group_settings: Arc<GroupSettings>,
     pub quotas: Quotas,
     pub transactions: Arc<Transactions>,
+    pub shares: Arc<Shares>,
     pub metrics: Metrics,
     pub request_memory: Arc<Semaphore>,
     pub fetch_memory: Arc<Semaphore>,

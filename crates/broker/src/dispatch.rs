@@ -22,6 +22,7 @@ use crate::core::Core;
 use crate::listener::Serving;
 use crate::quota::Metered;
 use crate::quota::table::{Kind, Refused};
+use crate::share::sessions::Connection;
 
 /// A client, as far as its connection tells.
 pub(crate) struct Client {
@@ -37,6 +38,8 @@ pub(crate) struct Client {
     pub session: Option<Session>,
     /// Ends waits when the broker stops.
     pub stop: CancellationToken,
+    /// The share sessions that began here.
+    pub connection: Arc<Connection>,
 }
 
 /// One request's place in the conversation.
@@ -234,7 +237,7 @@ fn encode<R: Request>(call: &Call, mut response: R::Response) -> Result<Answer, 
     };
     let asked = response.throttle_time_ms().map_or(0, |asked| *asked);
     let mut pieces = Vec::new();
-    if R::KEY == ApiKey::Fetch {
+    if matches!(R::KEY, ApiKey::Fetch | ApiKey::ShareFetch) {
         pieces = written(&response)?;
     }
     let wait = asked.max(throttled(call, metered, R::KEY, &pieces));
@@ -260,7 +263,7 @@ fn throttled(call: &Call, metered: &Metered, api: ApiKey, answer: &[Bytes]) -> i
     let wait = used(Kind::Request, metered.seconds() * 100.0);
     wait.max(match api {
         ApiKey::Produce => used(Kind::Produce, metered.bytes as f64),
-        ApiKey::Fetch => {
+        ApiKey::Fetch | ApiKey::ShareFetch => {
             let bytes: usize = answer.iter().map(Bytes::len).sum();
             used(Kind::Fetch, bytes as f64)
         }
@@ -333,6 +336,24 @@ async fn route(key: ApiKey, call: &Call, frame: Bytes, at: usize) -> Result<Answ
                 ..answer
             })
         }
+        ApiKey::ShareFetch => {
+            let request = decode(call, &frame, at)?;
+            drop(frame);
+            let (response, memory) = api::share_fetch::handle(call, request).await;
+            let answer = encode::<kafka::messages::share_fetch::ShareFetchRequest>(call, response)?;
+            Ok(Answer {
+                _memory: memory,
+                ..answer
+            })
+        }
+        ApiKey::ShareGroupHeartbeat => answer(call, frame, at, api::share_groups::heartbeat).await,
+        ApiKey::ShareGroupDescribe => answer(call, frame, at, api::share_groups::describe).await,
+        ApiKey::DescribeShareGroupOffsets => {
+            answer(call, frame, at, api::share_groups::offsets).await
+        }
+        ApiKey::AlterShareGroupOffsets => answer(call, frame, at, api::share_groups::alter).await,
+        ApiKey::DeleteShareGroupOffsets => answer(call, frame, at, api::share_groups::forget).await,
+        ApiKey::ShareAcknowledge => answer(call, frame, at, api::share_acks::handle).await,
         ApiKey::Metadata => answer(call, frame, at, api::metadata::metadata).await,
         ApiKey::DescribeCluster => answer(call, frame, at, api::metadata::cluster).await,
         ApiKey::DescribeTopicPartitions => answer(call, frame, at, api::metadata::partitions).await,

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use observe::metrics::{Kind, Page, Source, labels};
 
 use crate::core::Core;
+use crate::share::records::Key;
+use crate::share::terms::UNKNOWN;
 
 /// Partitions that are told, in the order of their topics' names.
 const PARTITIONS_TOLD_MAX: usize = 2_000;
@@ -119,6 +121,11 @@ fn groups(core: &Core, page: &mut Page) -> (usize, usize) {
                 *by_topic.entry(topic.clone()).or_default() += lag;
             }
         }
+        for key in core.shares.of_group(&group.id) {
+            if let Some((topic, lag)) = share_lag(core, &key) {
+                *by_topic.entry(topic).or_default() += lag;
+            }
+        }
         for (topic, lag) in by_topic {
             if lags < LAGS_TOLD_MAX {
                 family.value(&labels(&[("group", &group.id), ("topic", &topic)]), lag);
@@ -128,5 +135,32 @@ fn groups(core: &Core, page: &mut Page) -> (usize, usize) {
             }
         }
     }
+    let in_flight = core.shares.in_flight();
+    let mut family = page.family(
+        "nuncio_share_group_records_in_flight",
+        Kind::Gauge,
+        "Records from the first that a share group has not processed to the last that was delivered",
+    );
+    for group in told {
+        if let Some(count) = in_flight.get(group.id.as_str()) {
+            family.value(&labels(&[("group", &group.id)]), *count);
+        }
+    }
+    let mut family = page.family(
+        "nuncio_share_sessions",
+        Kind::Gauge,
+        "Members of share groups that are connected",
+    );
+    family.value("", core.shares.sessions.count());
     (groups.len() - told.len(), left_out)
+}
+
+/// Returns how many records of a topic's partition a share group has not processed yet, when that is known.
+fn share_lag(core: &Core, key: &Key) -> Option<(Arc<str>, i64)> {
+    let summary = core.shares.summary(key)?;
+    let topic = core.topics.by_id(key.topic)?;
+    let partition = topic.partition(key.partition)?;
+    let known = summary.start != UNKNOWN && summary.done >= 0;
+    let lag = partition.high_water() - summary.start - i64::from(summary.done);
+    known.then(|| (topic.name.clone(), lag.max(0)))
 }

@@ -11,6 +11,7 @@ pub(crate) mod member;
 pub(crate) mod reset;
 pub(crate) mod schema;
 pub(crate) mod settings;
+pub(crate) mod share;
 pub(crate) mod store;
 pub(crate) mod terms;
 

@@ -44,6 +44,7 @@ mod partition;
 mod partitioner;
 pub mod produce;
 mod quota;
+mod share;
 mod topic;
 mod txn;
 pub mod view;
@@ -65,9 +66,10 @@ use crate::metrics::Metrics;
 use crate::node::Node;
 use crate::partition::Partition;
 use crate::quota::Quotas;
+use crate::share::partitions::Shares;
 use crate::topic::config::{Base, Overrides};
 use crate::topic::registry::{self, NewTopic, Topics};
-use crate::topic::{OFFSETS_TOPIC, TRANSACTIONS_TOPIC, Topic, adopt};
+use crate::topic::{OFFSETS_TOPIC, SHARES_TOPIC, TRANSACTIONS_TOPIC, Topic, adopt};
 use crate::txn::coordinator::Transactions;
 use crate::txn::store as transaction_store;
 use crate::txn::terms as transaction_terms;
@@ -252,6 +254,8 @@ impl Broker {
             core.clone(),
             stop.clone(),
         )));
+        let (shares, ending) = (core.shares.clone(), stop.clone());
+        tasks.push(tokio::spawn(shares.run_timer(ending)));
         tasks.push(tokio::spawn(chores::run(core.clone(), stop.clone())));
         tasks.push(tokio::spawn(cleaner::run(core.clone(), stop.clone())));
         info!(dir = %dir.display(), topics = core.topics.all().len(), "broker open");
@@ -333,7 +337,7 @@ fn raise_open_files() {
 }
 
 /// Returns the only partition of a topic that holds state, which is made when it is not there.
-fn state_topic(topics: &Topics, name: &str) -> io::Result<Arc<Partition>> {
+pub(crate) fn state_topic(topics: &Topics, name: &str) -> io::Result<Arc<Partition>> {
     let topic: Arc<Topic> = match topics.get(name) {
         Some(topic) => topic,
         None => topics
@@ -409,9 +413,21 @@ fn open(options: Options) -> Result<Opened, OpenError> {
         Transactions::new(rules, store, transactions)
     };
     let quotas = Quotas::open(&dir).map_err(failed)?;
+    // The topic comes with the first share group.
+    let share_states = topics
+        .get(SHARES_TOPIC)
+        .and_then(|topic| topic.partition(0));
     let group_settings = Arc::new(GroupSettings::open(&dir).map_err(failed)?);
+    let shares = Shares::new(
+        writer.clone(),
+        share_states,
+        group_settings.clone(),
+        node.epoch(),
+    )
+    .map_err(|error| other(error.into()))?;
     let (groups, queue) =
         Coordinator::new(rules.clone(), group_settings.clone(), retention_ms, loaded);
+    shares.adopt(&groups.share_keys());
     let permits = |bytes: usize| Arc::new(Semaphore::new(bytes.min(Semaphore::MAX_PERMITS)));
     let users = Users::open(&dir, &options.users).map_err(failed)?;
     let core = Core {
@@ -436,6 +452,7 @@ fn open(options: Options) -> Result<Opened, OpenError> {
         group_settings,
         quotas,
         transactions: Arc::new(transactions),
+        shares: Arc::new(shares),
         metrics,
     };
     Ok(Opened { core, lock, queue })

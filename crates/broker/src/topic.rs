@@ -17,9 +17,12 @@ use config::{Base, Overrides, Settings};
 /// The topic that holds transactions.
 pub(crate) const TRANSACTIONS_TOPIC: &str = "__transaction_state";
 
+/// The topic that holds what share groups know of records.
+pub(crate) const SHARES_TOPIC: &str = "__share_group_state";
+
 /// Whether a topic of this name is the broker's own.
 pub(crate) fn is_internal(name: &str) -> bool {
-    name == OFFSETS_TOPIC || name == TRANSACTIONS_TOPIC
+    matches!(name, OFFSETS_TOPIC | TRANSACTIONS_TOPIC | SHARES_TOPIC)
 }
 
 /// The topic that holds groups and their offsets.

@@ -160,6 +160,7 @@ fn properties(clients: SocketAddr, controller: SocketAddr, data: &Path) -> Strin
          share.coordinator.state.topic.min.isr=1\n\
          group.initial.rebalance.delay.ms=0\n\
          group.consumer.assignment.interval.ms=0\n\
+         group.share.assignment.interval.ms=0\n\
          num.partitions=4\n",
         data = data.display(),
     )

@@ -28,6 +28,9 @@ use crate::node::NODE_ID;
 
 const KEY_TYPE_GROUP: i8 = 0;
 const KEY_TYPE_TRANSACTION: i8 = 1;
+const KEY_TYPE_SHARE: i8 = 2;
+/// From this version on, the keeper of a share partition's state may be looked for.
+const SHARE_KEYS_FROM: i16 = 6;
 /// Most that a member may tell about itself, and most that a leader may assign: it stays in memory.
 pub(super) const MEMBER_BYTES_MAX: usize = 1 << 20;
 const ASSIGNMENTS_BYTES_MAX: usize = 16 << 20;
@@ -72,6 +75,7 @@ fn code<T>(result: &Result<T, Refusal>) -> i16 {
 pub(crate) async fn find(call: Call, request: FindCoordinatorRequest) -> FindCoordinatorResponse {
     let (error, message) = match request.key_type {
         KEY_TYPE_GROUP | KEY_TYPE_TRANSACTION => (ErrorCode::None, None::<String>),
+        KEY_TYPE_SHARE if call.version >= SHARE_KEYS_FROM => (ErrorCode::None, None),
         _ => (ErrorCode::InvalidRequest, None),
     };
     let reached = &call.client.reached;
@@ -79,13 +83,24 @@ pub(crate) async fn find(call: Call, request: FindCoordinatorRequest) -> FindCoo
         ErrorCode::None => (NODE_ID, reached.host.clone(), i32::from(reached.port)),
         _ => (-1, String::new(), -1),
     };
-    let coordinators = request.coordinator_keys.into_iter().map(|key| Coordinator {
-        key,
-        node_id,
-        host: host.clone(),
-        port,
-        error_code: error.code(),
-        error_message: message.clone(),
+    let coordinators = request.coordinator_keys.into_iter().map(|key| {
+        if request.key_type == KEY_TYPE_SHARE && !is_share_key(&key) {
+            return Coordinator {
+                key,
+                node_id: -1,
+                port: -1,
+                error_code: ErrorCode::InvalidRequest.code(),
+                ..Coordinator::default()
+            };
+        }
+        Coordinator {
+            key,
+            node_id,
+            host: host.clone(),
+            port,
+            error_code: error.code(),
+            error_message: message.clone(),
+        }
     });
     FindCoordinatorResponse {
         error_code: error.code(),
@@ -96,6 +111,21 @@ pub(crate) async fn find(call: Call, request: FindCoordinatorRequest) -> FindCoo
         coordinators: coordinators.collect(),
         ..FindCoordinatorResponse::default()
     }
+}
+
+/// Whether a text names a share partition: a group, a topic's id and an index, with colons between.
+fn is_share_key(key: &str) -> bool {
+    const TOPIC_ID_CHARS: usize = 22;
+    let mut parts = key.rsplitn(3, ':');
+    let index = parts
+        .next()
+        .is_some_and(|index| index.parse::<i32>().is_ok());
+    let is_digit = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    let topic = parts
+        .next()
+        .is_some_and(|id| id.len() == TOPIC_ID_CHARS && id.bytes().all(is_digit));
+    let group = parts.next().is_some_and(|group| !group.trim().is_empty());
+    index && topic && group
 }
 
 pub(crate) async fn join(call: Call, request: JoinGroupRequest) -> JoinGroupResponse {
@@ -368,7 +398,12 @@ pub(crate) async fn list(call: Call, request: ListGroupsRequest) -> ListGroupsRe
 pub(crate) async fn delete(call: Call, request: DeleteGroupsRequest) -> DeleteGroupsResponse {
     let mut results = Vec::with_capacity(request.groups_names.len());
     for group_id in request.groups_names {
-        let result = call.core().groups.delete(&group_id).await;
+        let core = call.core();
+        let mut result = core.groups.delete(&group_id).await;
+        if result.is_ok() {
+            let forgotten = core.shares.forget(core.shares.of_group(&group_id)).await;
+            result = forgotten.map_err(|_| Refusal::NotStored);
+        }
         results.push(DeletableGroupResult {
             group_id,
             error_code: code(&result),

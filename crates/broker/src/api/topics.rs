@@ -289,6 +289,9 @@ async fn delete_one(call: &Call, asked: DeleteTopicState) -> DeletableTopicResul
     };
     let (error_code, error_message) = match result {
         Ok(()) => {
+            if let Err(refusal) = core.shares.forget_topic(topic.id).await {
+                warn!(topic = %topic.name, %refusal, "share groups still know a topic that is gone");
+            }
             if let Err(refusal) = core.groups.forget_topic(&topic.name).await {
                 // The offsets of a topic that is gone do no harm; they expire.
                 warn!(%refusal, topic = %topic.name, "could not remove committed offsets");

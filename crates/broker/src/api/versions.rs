@@ -1,7 +1,7 @@
 //! ApiVersions: which APIs and which of their versions clients may use.
 //!
 //! A version stands here only when every path behind it is right. The upper bounds are those of
-//! Apache Kafka 4.2 but where they bring something that is not there yet (share groups).
+//! Apache Kafka 4.2 but where they bring something that is not there yet.
 
 use std::ops::RangeInclusive;
 
@@ -20,7 +20,7 @@ const OFFERED: &[(ApiKey, i16, i16)] = &[
     (ApiKey::Metadata, 0, 13),
     (ApiKey::OffsetCommit, 2, 10),
     (ApiKey::OffsetFetch, 1, 10),
-    (ApiKey::FindCoordinator, 0, 5),
+    (ApiKey::FindCoordinator, 0, 6),
     (ApiKey::JoinGroup, 0, 9),
     (ApiKey::Heartbeat, 0, 4),
     (ApiKey::LeaveGroup, 0, 5),
@@ -73,6 +73,13 @@ const OFFERED: &[(ApiKey, i16, i16)] = &[
     (ApiKey::ConsumerGroupDescribe, 0, 1),
     (ApiKey::ListConfigResources, 0, 1),
     (ApiKey::DescribeTopicPartitions, 0, 0),
+    (ApiKey::ShareGroupHeartbeat, 1, 1),
+    (ApiKey::ShareGroupDescribe, 1, 1),
+    (ApiKey::ShareFetch, 1, 2),
+    (ApiKey::ShareAcknowledge, 1, 2),
+    (ApiKey::DescribeShareGroupOffsets, 0, 1),
+    (ApiKey::AlterShareGroupOffsets, 0, 0),
+    (ApiKey::DeleteShareGroupOffsets, 0, 0),
 ];
 
 /// Returns the versions of `api` that are answered, `None` when it is not offered at all.
@@ -88,8 +95,12 @@ pub(crate) fn apis() -> impl Iterator<Item = ApiKey> {
 }
 
 /// Features with their highest level, which is in force: consumers may have the broker assign their partitions
-/// (KIP-848), and producers are to speak the second version of transactions (KIP-890).
-pub(crate) const FEATURES: [(&str, i16); 2] = [("group.version", 1), ("transaction.version", 2)];
+/// (KIP-848), groups may share partitions (KIP-932), and producers are to speak the second version of transactions (KIP-890).
+pub(crate) const FEATURES: [(&str, i16); 3] = [
+    ("group.version", 1),
+    ("share.version", 1),
+    ("transaction.version", 2),
+];
 /// From this version on, features that can be off may be told (KAFKA-17011).
 const FEATURES_OFF_FROM: i16 = 4;
 

@@ -16,6 +16,7 @@ use super::machine::Group;
 use super::member::{Millis, Ticket};
 use super::schema::{Committed, Key};
 use super::settings::GroupSettings;
+use super::share::{self, Sharing};
 use super::store::{self, Entry, Form, Records, Then};
 use super::terms::{After, Effect, Join, Joined, Refusal, Rules, Snapshot, State, Sync, Synced};
 use crate::clock;
@@ -49,6 +50,8 @@ pub(super) struct Held {
     pub committing: usize,
     /// Set while the broker assigns the partitions; then nobody is in `group`.
     pub consumer: Option<Assigning>,
+    /// Set for a share group; then nobody is in `group`, and nothing is committed.
+    pub share: Option<Sharing>,
 }
 
 impl Held {
@@ -60,19 +63,25 @@ impl Held {
             && self.open.is_empty()
             && self.committing == 0
             && self.consumer.is_none()
+            && self.share.is_none()
     }
 
     /// True when nobody is in the group or on the way into it.
     fn is_idle(&self) -> bool {
         let consumer = self.consumer.as_ref();
-        self.group.is_idle() && consumer.is_none_or(Assigning::is_empty)
+        self.group.is_idle()
+            && consumer.is_none_or(Assigning::is_empty)
+            && self.share.as_ref().is_none_or(Sharing::is_empty)
     }
 
     /// The next moment at which time has to pass for the group.
     pub(super) fn wakes_at(&self) -> Option<Millis> {
         let consumer = self.consumer.as_ref();
         let consumer = consumer.and_then(|consumer| consumer.group.wakes_at());
-        self.group.wakes_at().into_iter().chain(consumer).min()
+        let share = self.share.as_ref();
+        let share = share.and_then(|share| share.group.wakes_at());
+        let group = self.group.wakes_at();
+        group.into_iter().chain(consumer).chain(share).min()
     }
 }
 
@@ -201,6 +210,8 @@ pub(crate) enum Kind {
     Classic,
     /// The broker.
     Consumer,
+    /// The broker, and a partition may be read by several.
+    Share,
 }
 
 impl Kind {
@@ -209,6 +220,7 @@ impl Kind {
         match self {
             Kind::Classic => "classic",
             Kind::Consumer => "consumer",
+            Kind::Share => "share",
         }
     }
 }
@@ -273,6 +285,7 @@ impl Coordinator {
                 offsets,
                 open,
                 consumer,
+                share,
             } = found;
             let group = match &stored {
                 Some(snapshot) => Group::restore(snapshot.clone(), now),
@@ -288,6 +301,7 @@ impl Coordinator {
                 open,
                 committing: 0,
                 consumer: consumer::restore(&id, consumer, now, timing),
+                share: share::restore(&id, share, now, &settings.of(&id).share),
             };
             groups.held.insert(id, held);
         }
@@ -442,6 +456,9 @@ impl Coordinator {
             let Some(held) = groups.held.get_mut(group_id) else {
                 return Err(Refusal::UnknownMember);
             };
+            if held.share.is_some() {
+                return Err(Refusal::NotFound);
+            }
             if let Some(consumer) = &held.consumer {
                 stale = self.stale(consumer, &member_id, generation, &offsets)?;
                 let modern = !consumer.is_empty() && !consumer.group.speaks_classic(&member_id);
@@ -521,6 +538,9 @@ impl Coordinator {
         let Some(held) = groups.held.get_mut(&group_id) else {
             return Err(Refusal::NotStored);
         };
+        if held.share.is_some() {
+            return Err(Refusal::NotFound);
+        }
         if let Some(consumer) = &held.consumer {
             let named = generation >= 0 || !member_id.is_empty() || instance_id.is_some();
             if named
@@ -614,7 +634,7 @@ impl Coordinator {
             let mut groups = self.groups.lock();
             let held = groups.held.get(group_id).ok_or(Refusal::NotFound)?;
             held.group.may_delete()?;
-            if !held.is_idle() && held.consumer.is_some() {
+            if !held.is_idle() && (held.consumer.is_some() || held.share.is_some()) {
                 return Err(Refusal::NonEmpty);
             }
             let open = held.open.iter().map(|(_, place, _)| place);
@@ -622,6 +642,9 @@ impl Coordinator {
             let mut records = tombstones(group_id, &places, true)?;
             if let Some(consumer) = &held.consumer {
                 consumer.bury(group_id, &mut records)?;
+            }
+            if let Some(share) = &held.share {
+                share.bury(group_id, &mut records)?;
             }
             groups.held.remove(group_id);
             room.send(Entry {
@@ -648,6 +671,9 @@ impl Coordinator {
         let results = {
             let groups = self.groups.lock();
             let held = groups.held.get(group_id).ok_or(Refusal::NotFound)?;
+            if held.share.is_some() {
+                return Err(Refusal::NotFound);
+            }
             let subscribed = match held.group.state() {
                 State::Empty => Some(Vec::new()),
                 _ => subscribed(&held.group),
@@ -858,6 +884,7 @@ impl Coordinator {
             open: Open::default(),
             committing: 0,
             consumer: None,
+            share: None,
         };
         groups.held.insert(group_id.to_owned(), held);
         Ok(())
@@ -959,6 +986,7 @@ impl Coordinator {
                     .collect();
                 for id in due {
                     self.tick_assigning(&mut groups, &id, now);
+                    self.tick_share(&mut groups, &id, now);
                     self.step(&mut groups, &id, |group, now, out| {
                         group.tick(now, &self.rules, out);
                     });
@@ -1024,6 +1052,9 @@ enum Expiry {
 }
 
 fn expiry(held: &Held, before: Millis) -> Expiry {
+    if held.share.is_some() {
+        return Expiry::Never;
+    }
     if let Some(consumer) = &held.consumer {
         let topics = held.offsets.keys().map(|(topic, _)| topic.to_string());
         let subscribed = topics.filter(|topic| consumer.group.is_subscribed(topic));
@@ -1064,6 +1095,9 @@ fn subscribed(group: &Group) -> Option<Vec<String>> {
 fn view(id: &str, held: &Held) -> View {
     if let Some(consumer) = &held.consumer {
         return consumer.listed(id, held.offsets.clone());
+    }
+    if let Some(share) = &held.share {
+        return share.listed(id);
     }
     let protocol = held.group.protocol().unwrap_or_default();
     let member = |member: &super::member::Member| MemberView {

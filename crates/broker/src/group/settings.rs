@@ -32,7 +32,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     setting("consumer.session.timeout.ms", Kind::Int, "45000", Some("group.consumer.session.timeout.ms"), Takes::AtLeast(1),
         "how long a member may be silent before it is given up"),
     setting("share.assignment.interval.ms", Kind::Int, "1000", Some("group.share.assignment.interval.ms"), Takes::AtLeast(0),
-        "how long an assignment of a share group stays before there is another"),
+        "how long an assignment of a share group stays before there is another; here the default is 0"),
     setting("share.auto.offset.reset", Kind::String, "latest", None, Takes::Reset,
         "where a share group begins: `earliest`, `latest`, or `by_duration:` and a duration in ISO 8601"),
     setting("share.delivery.count.limit", Kind::Int, "5", Some("group.share.delivery.count.limit"), Takes::AtLeast(2),
@@ -62,7 +62,10 @@ pub(crate) const SETTINGS: &[Setting] = &[
 ];
 
 /// Where this broker's default is not Kafka's: a first assignment at once is worth more on one machine than fewer of them.
-const OURS: &[(&str, &str)] = &[("consumer.assignment.interval.ms", "0")];
+const OURS: &[(&str, &str)] = &[
+    ("consumer.assignment.interval.ms", "0"),
+    ("share.assignment.interval.ms", "0"),
+];
 
 /// What may be set at least and at most; Kafka's brokers have settings for these, here they are fixed.
 #[rustfmt::skip]

@@ -19,6 +19,7 @@ use tracing::{error, warn};
 use super::consumer::records::{self as assigned, Item, Stored};
 use super::coordinator::{Coordinator, Groups, Open, Place};
 use super::schema::{self, Committed, Key};
+use super::share::records::{self as shared, Item as SharedItem};
 use super::terms::{After, Refusal, Snapshot};
 use crate::ledger::{self, Line};
 use crate::partition::{Partition, Rejected};
@@ -35,6 +36,8 @@ pub(crate) struct Found {
     pub(super) open: Open,
     /// The records of a group whose partitions the broker assigns; empty for any other.
     pub(super) consumer: Stored,
+    /// The records of a share group; empty for any other.
+    pub(super) share: Stored,
 }
 
 impl Found {
@@ -43,6 +46,7 @@ impl Found {
             && self.offsets.is_empty()
             && self.open.is_empty()
             && self.consumer.is_empty()
+            && self.share.is_empty()
     }
 }
 
@@ -145,6 +149,13 @@ pub(super) enum Then {
         items: BTreeSet<Item>,
         done: Option<oneshot::Sender<Result<(), Refusal>>>,
     },
+    /// Parts of a share group.
+    Shared {
+        group: String,
+        incarnation: u64,
+        items: BTreeSet<SharedItem>,
+        done: oneshot::Sender<Result<(), Refusal>>,
+    },
     Done {
         done: oneshot::Sender<Result<(), Refusal>>,
     },
@@ -182,8 +193,12 @@ fn replay(
     let value = record.value.map(Bytes::copy_from_slice);
     match schema::read_key(&key)? {
         None => {
-            if let Some(group) = assigned::group_of(&key)? {
-                let stored = &mut loaded.groups.entry(group).or_default().consumer;
+            let stored = match (assigned::group_of(&key)?, shared::group_of(&key)?) {
+                (Some(group), _) => Some(&mut loaded.groups.entry(group).or_default().consumer),
+                (_, Some(group)) => Some(&mut loaded.groups.entry(group).or_default().share),
+                _ => None,
+            };
+            if let Some(stored) = stored {
                 match value {
                     Some(value) => stored.insert(key, value),
                     None => stored.remove(&key),
@@ -410,6 +425,15 @@ fn apply(
             if let Some(done) = done {
                 _ = done.send(outcome); // the client may have left
             }
+        }
+        Then::Shared {
+            group,
+            incarnation,
+            items,
+            done,
+        } => {
+            groups.shared(&group, incarnation, items, records, durable);
+            _ = done.send(outcome); // the client may have left
         }
         Then::Done { done } => _ = done.send(outcome), // the client may have left
     }

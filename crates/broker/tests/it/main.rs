@@ -15,6 +15,7 @@ mod metrics;
 mod produces;
 mod quotas;
 mod restarts;
+mod shares;
 mod stage;
 mod topics;
 mod transactions;

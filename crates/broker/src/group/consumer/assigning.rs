@@ -322,6 +322,10 @@ impl Coordinator {
         let joins = beat.epoch == 0;
         match groups.held.get_mut(group_id) {
             Some(held) if held.consumer.is_some() => Ok(Made::Before),
+            Some(held) if held.share.is_some() => Err(Refused {
+                refusal: Refusal::NotFound,
+                why: format!("Group {group_id} is not a consumer group."),
+            }),
             None if !joins => Err(Refused {
                 refusal: Refusal::NotFound,
                 why: format!("Consumer group {group_id} not found."),
@@ -365,6 +369,9 @@ impl Coordinator {
         let Some(held) = groups.held.get_mut(group_id) else {
             return Ok(());
         };
+        if held.share.is_some() {
+            return Err(Refusal::InconsistentProtocol);
+        }
         let Some(consumer) = &held.consumer else {
             return Ok(());
         };
@@ -419,6 +426,7 @@ impl Coordinator {
         let held = groups.held.get(group_id);
         match held.and_then(|held| held.consumer.as_ref()) {
             Some(consumer) => consumer.group.may_fetch(member_id, epoch),
+            None if held.is_some_and(|held| held.share.is_some()) => Err(Refusal::NotFound),
             None => Ok(()),
         }
     }
@@ -436,7 +444,7 @@ impl Coordinator {
     }
 
     /// Returns the topics as they are.
-    pub(super) fn look(&self, topics: &Topics) -> Arc<Catalog> {
+    pub(in crate::group) fn look(&self, topics: &Topics) -> Arc<Catalog> {
         let version = topics.version();
         let mut catalog = self.catalog.lock();
         if catalog.version != version {

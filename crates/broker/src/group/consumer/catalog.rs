@@ -57,7 +57,7 @@ impl Catalog {
     }
 
     /// Returns a number that differs when one of these topics has come, gone or grown; 0 when none is there.
-    pub(super) fn fingerprint<'a>(&self, names: impl Iterator<Item = &'a str>) -> i64 {
+    pub(in crate::group) fn fingerprint<'a>(&self, names: impl Iterator<Item = &'a str>) -> i64 {
         // FNV-1a: it is stored, so it must be the same in every build.
         const START: u64 = 0xcbf2_9ce4_8422_2325;
         const PRIME: u64 = 0x0000_0100_0000_01b3;
