@@ -9,6 +9,8 @@
 //! let Some(python) = lab::or_skip(lab::python()) else { return };
 //! ```
 
+mod suites;
+
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Write};
@@ -16,6 +18,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
+
+pub use self::suites::librdkafka;
 
 /// Longest time for one step of an installation.
 const STEP_LIMIT: Duration = Duration::from_secs(600);

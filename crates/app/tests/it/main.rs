@@ -10,4 +10,5 @@ mod operation;
 mod secured;
 mod serve;
 mod shop;
+mod suites;
 mod up;
