@@ -62,7 +62,10 @@ pub(crate) fn read(named: Vec<PathBuf>) -> anyhow::Result<Read> {
     let mut problems = files.problems;
     problems.extend(loaded.problems);
     let known: HashSet<Problem> = problems.iter().cloned().collect();
-    problems.extend(found.into_iter().filter(|problem| !known.contains(problem)));
+    let found = found
+        .into_iter()
+        .chain(gateway::check_certificates(&loaded.config));
+    problems.extend(found.filter(|problem| !known.contains(problem)));
     model::load::sort(
         &mut problems,
         sources.iter().map(|source| source.name.as_ref()),

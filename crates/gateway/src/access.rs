@@ -320,6 +320,7 @@ fn line<B>(connection: &Connection, request: &Request<B>) -> Box<Line> {
         received_bytes: 0,
         sent_bytes: 0,
         trace_id: None,
+        tls: connection.tls.as_ref().map(|tls| tls.line.clone()),
     })
 }
 

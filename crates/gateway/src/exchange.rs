@@ -25,6 +25,7 @@ use crate::body::{RequestBody, ResponseBody};
 use crate::format::Asked;
 use crate::listener::Connection;
 use crate::listener::watch::Decision;
+use crate::policy::client_cert::ClientCert;
 use crate::policy::memory::Before;
 use crate::policy::{address, compress, cors, forward};
 use crate::refusal::{Flaw, REASON, Refusal};
@@ -141,11 +142,14 @@ fn main_road(
     let authority = host
         .to_str()
         .map_err(|_| Refusal::Malformed(Flaw::HostMalformed))?;
+    if check::is_misdirected(front, connection, authority) {
+        return Err(Refusal::Misdirected);
+    }
     let target = request.uri().path_and_query().cloned();
     let raw_path = target.as_ref().map_or("/", |target| target.path());
     let query = target.as_ref().and_then(|target| target.query());
     let path = route::path::normalise(raw_path, &settings.path).map_err(|_| Refusal::BadPath)?;
-    let secure = check::is_secure(front, request.headers());
+    let secure = check::is_secure(front, connection, request.headers());
 
     let stopping = connection.listener.stop.is_cancelled();
     if let Some(answer) = settings.probes.answer(&path, stopping) {
@@ -210,14 +214,18 @@ fn main_road(
     }
     headers.remove(header::EXPECT); // answered here, when the body is read
     let trusted = front.trusted_hops > 0;
+    let client_cert = settings
+        .client_cert
+        .take(headers, connection.tls.as_deref(), trusted);
     forward::identify(
         headers,
         &forward::Client {
             address: &connection.peer_text,
-            secure,
+            secure: secure || connection.tls.is_some(),
             trusted,
         },
     );
+    ClientCert::put(headers, client_cert);
     forward::request_id(headers, settings.request_id_kept || trusted);
     let trace = forward::trace(headers);
     ticket.identified(headers, trace.trace_id);

@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use model::format::{Fact, Format, Moment, Named, Piece, Plain, TimePiece, Wrong};
 use observe::flags::Flags;
+use tls::accept::{Peer, Session};
 
 /// Parses a text and fills in what no request changes.
 ///
@@ -91,7 +92,7 @@ pub(crate) struct Facts<'a> {
     pub(crate) route: &'a str,
     pub(crate) trace_id: Option<u128>,
     pub(crate) local_body: &'a str,
-    pub(crate) server_name: &'a str,
+    pub(crate) tls: Option<&'a Session>,
 }
 
 /// What was asked.
@@ -252,7 +253,15 @@ fn told_plain<'a>(plain: Plain, facts: &Facts<'a>) -> Told<'a> {
         }),
         GrpcStatusNumber => number(grpc(facts).map(|number| number as u64)),
         LocalReplyBody => text(facts.local_body),
-        ServerName => text(facts.server_name),
+        ServerName => secured(facts, |tls| tls.server_name.as_deref().unwrap_or_default()),
+        TlsVersion => secured(facts, |tls| tls.version),
+        TlsCipher => secured(facts, |tls| tls.cipher),
+        PeerSubject => peer(facts, |peer| (&*peer.certificate.subject).into()),
+        PeerIssuer => peer(facts, |peer| (&*peer.certificate.issuer).into()),
+        PeerSerial => peer(facts, |peer| (&*peer.certificate.serial).into()),
+        PeerHash => peer(facts, |peer| (&*peer.hash).into()),
+        PeerUris => peer(facts, |peer| peer.certificate.uris.join(",").into()),
+        PeerNames => peer(facts, |peer| peer.certificate.names.join(",").into()),
     }
 }
 
@@ -326,6 +335,17 @@ fn text(text: &str) -> Told<'_> {
     match text {
         "" => Told::Nothing,
         text => Told::Text(text.into()),
+    }
+}
+
+fn secured<'a>(facts: &Facts<'a>, read: impl Fn(&'a Session) -> &'a str) -> Told<'a> {
+    facts.tls.map_or(Told::Nothing, |tls| text(read(tls)))
+}
+
+fn peer<'a>(facts: &Facts<'a>, read: impl Fn(&'a Peer) -> Cow<'a, str>) -> Told<'a> {
+    match facts.tls.and_then(|tls| tls.peer.as_deref()).map(read) {
+        Some(told) if !told.is_empty() => Told::Text(told),
+        _ => Told::Nothing,
     }
 }
 

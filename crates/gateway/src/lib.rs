@@ -35,6 +35,8 @@ use arc_swap::ArcSwap;
 use model::{Config, Object, Origin, Problem, Severity};
 use observe::access::AccessLog;
 use observe::metrics::{Metrics, Source};
+use tls::accept::Turns;
+use tls::keep::Terminators;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -43,7 +45,7 @@ use crate::core::Core;
 use crate::discovery::{Directory, Teller};
 use crate::listener::{Limits, Listener, tcp};
 use crate::meter::Meters;
-use crate::snapshot::{Clusters, Front, Kept, Parts, unbuilt};
+use crate::snapshot::{Chain, Clusters, Front, Kept, Parts, unbuilt};
 use crate::upstream::cluster::Cluster;
 use crate::upstream::discover::Discovery;
 
@@ -81,11 +83,16 @@ pub(crate) struct Shared {
     pub(crate) access: AccessLog,
     /// What the cores keep in order.
     pub(crate) clusters: ArcSwap<Vec<Arc<Cluster>>>,
+    /// The certificates that clients are shown.
+    pub(crate) chains: ArcSwap<Vec<Arc<Chain>>>,
+    /// On each core one handshake after the other.
+    pub(crate) turns: Vec<Turns>,
 }
 
 /// What changes with each configuration.
 struct Running {
     clusters: Clusters,
+    terminators: Terminators,
     kept: Kept,
     /// By what was asked for, whose port may be 0.
     listeners: BTreeMap<SocketAddr, Arc<Listener>>,
@@ -114,6 +121,8 @@ impl Gateway {
             meters: Meters::new(&options.metrics),
             access: options.access,
             clusters: ArcSwap::default(),
+            chains: ArcSwap::default(),
+            turns: (0..threads).map(|_| Turns::new(1)).collect(),
         });
         let source: Arc<dyn Source> = shared.clone();
         options.metrics.ask(Arc::downgrade(&source));
@@ -123,9 +132,10 @@ impl Gateway {
         let directory = Directory::default();
         let discovery = Discovery::new(directory.clone(), cores[0].runtime.clone());
         let runtime = cores[0].runtime.clone();
-        let clusters = Clusters::new(threads, discovery, runtime);
+        let clusters = Clusters::new(threads, discovery, runtime.clone());
         let running = Running {
             clusters,
+            terminators: Terminators::new(runtime),
             kept: Kept::default(),
             listeners: BTreeMap::new(),
             stop: CancellationToken::new(),
@@ -155,16 +165,20 @@ impl Gateway {
         // New endpoints are known before routes lead to them, and old ones for as long as routes do.
         self.directory.add(Teller::Configuration, &config.endpoints);
         running.clusters.begin();
+        running.terminators.begin();
         running.kept.begin(config);
         let mut parts = Parts {
             config,
             handlers,
             clusters: &mut running.clusters,
+            terminators: &mut running.terminators,
             meters: &self.shared.meters,
         };
         let mut routes = HashSet::new();
+        let mut shown = Vec::new();
         let mut wanted = BTreeMap::new();
-        let listeners = wanted_listeners(config, &self.addresses);
+        let added = config.additional_listeners();
+        let listeners = wanted_listeners(config, &added, &self.addresses);
         let several = listeners.len() > 1;
         let mut told = HashSet::new();
         for listener in config
@@ -178,7 +192,7 @@ impl Gateway {
                 span: 0..0,
                 object: Some(format!("Listener {}", listener.full_name())),
                 path: String::new(),
-                what: "TCP and TLS without HTTP are not served yet".to_owned(),
+                what: "TCP, TLS without HTTP and HTTP/3 are not served yet".to_owned(),
                 hint: None,
             });
         }
@@ -195,16 +209,16 @@ impl Gateway {
                 }
             }
             routes.extend(front.routes.iter().map(|route| route.name.clone()));
-            let streams_max =
-                listener.and_then(|listener| listener.spec.http2_max_concurrent_streams);
-            wanted.insert(address, (front, streams_max));
+            let chains = front.chains.iter().flat_map(|chains| &chains.all);
+            shown.extend(chains.cloned());
+            wanted.insert(address, front);
         }
         // What is compiled is swapped in; what is gone ends with its current requests. By the end of this most of them are
         // over, so that the old routes are taken down here and not between requests.
         let mut retired = Vec::new();
         for (address, listener) in std::mem::take(&mut running.listeners) {
             match wanted.remove(&address) {
-                Some((front, _)) => {
+                Some(front) => {
                     retired.push(listener.front.swap(Arc::new(front)));
                     running.listeners.insert(address, listener);
                 }
@@ -214,9 +228,8 @@ impl Gateway {
                 }
             }
         }
-        for (address, (front, streams_max)) in wanted {
-            let streams_max = streams_max.unwrap_or(self.shared.limits.streams_max);
-            match self.open(address, front, streams_max, &running.stop) {
+        for (address, front) in wanted {
+            match self.open(address, front, &running.stop) {
                 Ok(listener) => {
                     info!(address = %listener.address, "listening");
                     running.listeners.insert(address, listener);
@@ -240,6 +253,8 @@ impl Gateway {
             });
         }
         running.clusters.finish();
+        running.terminators.finish();
+        self.shared.chains.store(Arc::new(shown));
         running.kept.finish();
         self.directory
             .tell(Teller::Configuration, config.endpoints.clone());
@@ -257,12 +272,12 @@ impl Gateway {
         &self,
         address: SocketAddr,
         mut front: Front,
-        streams_max: u32,
         stop: &CancellationToken,
     ) -> io::Result<Arc<Listener>> {
         let (bound, sockets) = tcp::bind(address, self.cores.len())?;
         front.port = bound.port();
-        let listener = Arc::new(Listener::new(front, bound, stop.child_token(), streams_max));
+        let meters = self.shared.meters.listener(bound);
+        let listener = Arc::new(Listener::new(front, bound, stop.child_token(), meters));
         for (number, (core, socket)) in self.cores.iter().zip(sockets).enumerate() {
             let (listener, shared) = (listener.clone(), self.shared.clone());
             let tracker = core.connections.clone();
@@ -315,9 +330,15 @@ impl Drop for Gateway {
     }
 }
 
+/// Returns what is wrong with the certificates of a configuration, for somebody who does not run it.
+pub fn check_certificates(config: &Config) -> Vec<Problem> {
+    snapshot::chains::check(config)
+}
+
 /// Returns where to listen, and what for.
 fn wanted_listeners<'c>(
     config: &'c Config,
+    added: &'c [Object<model::Listener>],
     addresses: &[SocketAddr],
 ) -> Vec<(SocketAddr, Option<&'c Object<model::Listener>>)> {
     let ip = addresses
@@ -329,10 +350,17 @@ fn wanted_listeners<'c>(
         .filter(|listener| unbuilt::is_served(&listener.spec))
         .map(|listener| (SocketAddr::new(ip, listener.spec.port), Some(listener)))
         .collect();
-    match config.listeners.is_empty() {
+    let mut all = match config.listeners.is_empty() {
         true => addresses.iter().map(|address| (*address, None)).collect(),
         false => listeners,
+    };
+    for added in added {
+        let address = SocketAddr::new(ip, added.spec.port);
+        if !all.iter().any(|(taken, _)| *taken == address) {
+            all.push((address, Some(added)));
+        }
     }
+    all
 }
 
 /// How often cores look for connections that have been unused for too long.

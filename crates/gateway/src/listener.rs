@@ -4,6 +4,7 @@ pub(crate) mod connection;
 pub(crate) mod gate;
 pub(crate) mod head;
 mod proxied;
+pub(crate) mod secured;
 pub(crate) mod tcp;
 pub(crate) mod watch;
 
@@ -17,8 +18,10 @@ use arc_swap::ArcSwap;
 use http::HeaderValue;
 use tokio_util::sync::CancellationToken;
 
+use self::secured::Secured;
 use self::watch::Watch;
 use crate::Shared;
+use crate::meter::ListenerMeters;
 use crate::snapshot::Front;
 
 /// What clients may do to a listener.
@@ -28,6 +31,8 @@ pub struct Limits {
     pub connections_max: usize,
     /// Open connections of one client address; not counted behind trusted proxies (`l7Depth`).
     pub connections_per_client_max: usize,
+    /// Handshakes of one listener that are under way.
+    pub handshakes_max: usize,
     /// Streams that one HTTP/2 connection may have open.
     pub streams_max: u32,
     /// How long clients may take.
@@ -37,6 +42,8 @@ pub struct Limits {
 /// How long clients may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
+    /// From the start of a connection to the end of its TLS handshake.
+    pub handshake: Duration,
     /// From the first byte of a head to its last; also for the first head of a connection.
     pub head: Duration,
     /// Without a request, HTTP/1.1.
@@ -56,8 +63,10 @@ impl Default for Limits {
         Limits {
             connections_max: 10_000,
             connections_per_client_max: 256,
+            handshakes_max: 2_000,
             streams_max: 100,
             timeouts: Timeouts {
+                handshake: Duration::from_secs(10),
                 head: Duration::from_secs(10),
                 idle: Duration::from_secs(120),
                 idle_http2: Duration::from_secs(300),
@@ -76,7 +85,7 @@ pub(crate) struct Listener {
     pub(crate) address: SocketAddr,
     /// Cancelled when the listener closes: its connections end with their current request.
     pub(crate) stop: CancellationToken,
-    pub(crate) streams_max: u32,
+    pub(crate) meters: Arc<ListenerMeters>,
     open: AtomicUsize,
     clients: Mutex<HashMap<IpAddr, usize>>,
 }
@@ -86,13 +95,13 @@ impl Listener {
         front: Front,
         address: SocketAddr,
         stop: CancellationToken,
-        streams_max: u32,
+        meters: Arc<ListenerMeters>,
     ) -> Self {
         Listener {
             front: ArcSwap::from_pointee(front),
             address,
             stop,
-            streams_max,
+            meters,
             open: AtomicUsize::new(0),
             clients: Mutex::default(),
         }
@@ -177,5 +186,7 @@ pub(crate) struct Connection {
     pub(crate) local: SocketAddr,
     /// The client's address without its port, as a header.
     pub(crate) peer_text: HeaderValue,
+    /// What was agreed on with the client, where it speaks TLS.
+    pub(crate) tls: Option<Box<Secured>>,
     _admitted: Admitted,
 }

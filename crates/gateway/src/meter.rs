@@ -5,16 +5,19 @@ mod codes;
 mod envoy;
 mod export;
 mod route;
+mod tls;
 mod traffic;
 mod upstream;
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use observe::metrics::{Counter, Metrics};
 
 use crate::refusal::{Cut, Refusal};
 
+pub(crate) use self::tls::ListenerMeters;
 pub(crate) use route::{FrontMeters, RouteMeters};
 pub(crate) use traffic::Tally;
 pub(crate) use upstream::{UpstreamMeters, Upstreams};
@@ -40,6 +43,7 @@ pub(crate) struct Meters {
     pub(crate) unproxied: Counter,
     /// By the `statsPrefix`.
     fronts: Mutex<BTreeMap<String, Arc<FrontMeters>>>,
+    listeners: Mutex<BTreeMap<SocketAddr, Arc<ListenerMeters>>>,
 }
 
 impl Meters {
@@ -75,6 +79,7 @@ impl Meters {
                 &[],
             ),
             fronts: Mutex::default(),
+            listeners: Mutex::default(),
         }
     }
 
@@ -106,6 +111,26 @@ impl Meters {
             .entry(prefix.to_owned())
             .or_insert_with(|| Arc::new(FrontMeters::new(prefix)));
         front.clone()
+    }
+
+    /// Returns the counters of a listener, which are the same as long as there is one of this address.
+    pub(crate) fn listener(&self, address: SocketAddr) -> Arc<ListenerMeters> {
+        let mut all = self
+            .listeners
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let listener = all
+            .entry(address)
+            .or_insert_with(|| Arc::new(ListenerMeters::new(address)));
+        listener.clone()
+    }
+
+    fn listeners(&self) -> Vec<Arc<ListenerMeters>> {
+        let all = self
+            .listeners
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        all.values().cloned().collect()
     }
 
     /// Stops to report routes that are gone.

@@ -10,6 +10,7 @@
 //! request until then.
 
 pub(crate) mod address;
+pub(crate) mod client_cert;
 pub(crate) mod compress;
 pub(crate) mod cors;
 pub(crate) mod errors;

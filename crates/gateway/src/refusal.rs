@@ -53,6 +53,9 @@ pub enum Refusal {
     /// The Module's `ip_allow` and `ip_deny` do not let the client ask.
     #[error("access denied")]
     AddressDenied,
+    /// A connection whose certificate is not for the Host that is asked for, or that was made under other rules.
+    #[error("another connection is needed for this host")]
+    Misdirected,
     /// The method asks for a tunnel, and none is configured.
     #[error("CONNECT is not served")]
     Connect,
@@ -165,6 +168,7 @@ impl Refusal {
         Refusal::NoRoute,
         Refusal::Insecure,
         Refusal::AddressDenied,
+        Refusal::Misdirected,
         Refusal::Connect,
         Refusal::NoUpstream,
         Refusal::ConnectFailed,
@@ -189,6 +193,7 @@ impl Refusal {
             AuthUnavailable => StatusCode::INTERNAL_SERVER_ERROR,
             NoRoute | Insecure => StatusCode::NOT_FOUND,
             AddressDenied => StatusCode::FORBIDDEN,
+            Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Connect => StatusCode::METHOD_NOT_ALLOWED,
             UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
             UpstreamProtocol => StatusCode::BAD_GATEWAY,
@@ -220,6 +225,7 @@ impl Refusal {
                 Flags::NONE,
                 "rbac_access_denied_matched_policy[none]",
             ),
+            Misdirected => told("misdirected", Flags::NR, "misdirected_request"),
             Connect => told("connect", Flags::NR, "route_not_found"),
             NoUpstream => told("no_upstream", Flags::UH, "no_healthy_upstream"),
             ConnectFailed => told(

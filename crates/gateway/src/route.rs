@@ -26,10 +26,12 @@ mod tests;
 use http::{HeaderMap, Method, StatusCode};
 
 pub use host::split_port;
+pub(crate) use host::{Authority, Glob, Names};
 pub use patterns::Patterns;
 pub use rewrite::Rewritten;
 pub use rule::Target;
 pub use table::{Route, Table};
+pub(crate) use written::binds;
 
 /// What the table looks at.
 #[derive(Debug, Clone, Copy)]

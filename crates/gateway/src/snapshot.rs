@@ -3,6 +3,7 @@
 
 mod added;
 mod care;
+pub(crate) mod chains;
 mod clusters;
 mod kept;
 mod routes;
@@ -13,10 +14,11 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use kit::aside::let_others;
-use model::listener::{Layer, Protocol, SecurityModel};
+use model::listener::SecurityModel;
 use model::mapping::Priority;
 use model::module::UnderscoresAction;
 use model::{Config, Listener, Mapping, Module, Object, Origin, Problem, Severity};
+use tls::keep::Terminators;
 
 use crate::backend::{Backend, Handler};
 use crate::format::Needs;
@@ -24,6 +26,7 @@ use crate::listener::head::HeadLimits;
 use crate::meter::{FrontMeters, Meters, RouteMeters};
 use crate::policy::HostChange;
 use crate::policy::address::AddressRules;
+use crate::policy::client_cert::ClientCert;
 use crate::policy::compress::{self, Compression};
 use crate::policy::cors::Cors;
 use crate::policy::errors::Overrides;
@@ -37,6 +40,7 @@ use crate::route::{Table, Target};
 use crate::upstream::balance::key::Key;
 
 pub(crate) use added::Added;
+pub(crate) use chains::{Chain, Chains};
 pub(crate) use clusters::{Clusters, spec};
 pub(crate) use kept::Kept;
 
@@ -54,6 +58,10 @@ pub(crate) struct Front {
     pub(crate) routes: Vec<Arc<Route>>,
     pub(crate) settings: Settings,
     pub(crate) security: SecurityModel,
+    /// What clients who speak TLS are answered with; nothing where that is not spoken.
+    pub(crate) chains: Option<Chains>,
+    /// Streams that one HTTP/2 connection may have open, where it is said.
+    pub(crate) streams_max: Option<u32>,
     /// Connections begin with the PROXY protocol.
     pub(crate) proxy_protocol: bool,
     /// Who would have to be asked.
@@ -78,6 +86,8 @@ pub(crate) struct Settings {
     pub(crate) matching_port_stripped: bool,
     pub(crate) idle_max: Option<Duration>,
     pub(crate) addresses: AddressRules,
+    /// What services are told of clients' certificates.
+    pub(crate) client_cert: ClientCert,
     pub(crate) errors: Option<Arc<Overrides>>,
     pub(crate) compression: Option<Compression>,
     /// Bodies of requests are unpacked within these limits.
@@ -150,6 +160,7 @@ pub(crate) struct Parts<'a> {
     /// In the order of `config.publish`.
     pub(crate) handlers: &'a [Arc<dyn Handler>],
     pub(crate) clusters: &'a mut Clusters,
+    pub(crate) terminators: &'a mut Terminators,
     pub(crate) meters: &'a Meters,
 }
 
@@ -206,10 +217,13 @@ impl Front {
         for field in unbuilt::module(&config.module) {
             problems.push(warning(None, format!("`{field}` does nothing yet")));
         }
+        let chains = Chains::build(config, listener, parts.terminators, &mut problems);
         let front = Front {
             table,
             routes,
             settings,
+            chains,
+            streams_max: listener.and_then(|listener| listener.spec.http2_max_concurrent_streams),
             security: listener.map_or(SecurityModel::Xfp, |listener| listener.spec.security_model),
             proxy_protocol: match listener {
                 Some(listener) => unbuilt::is_proxied(&listener.spec),
@@ -232,11 +246,10 @@ fn stats_prefix(listener: Option<&Object<Listener>>) -> &str {
     let Some(listener) = listener.map(|listener| &listener.spec) else {
         return "ingress_http";
     };
-    let tls = match (&listener.protocol_stack, listener.protocol) {
-        (Some(stack), _) => stack.contains(&Layer::Tls),
-        (None, protocol) => matches!(protocol, Some(Protocol::Https | Protocol::HttpsProxy)),
+    let default = match listener.speaks_tls() {
+        true => "ingress_https",
+        false => "ingress_http",
     };
-    let default = if tls { "ingress_https" } else { "ingress_http" };
     listener.stats_prefix.as_deref().unwrap_or(default)
 }
 
@@ -317,6 +330,7 @@ impl Settings {
                 fields_max: FIELDS_MAX,
             },
             addresses: AddressRules::new(module, &mut problem),
+            client_cert: ClientCert::of(module),
             compression: Compression::of(module),
             unpacked: module
                 .decompress_requests

@@ -76,6 +76,48 @@ impl Config {
         all.clone().find(own).or_else(|| all.next())
     }
 
+    /// Returns the port whose cleartext requests to a Host are redirected: `redirect_cleartext_from`.
+    pub fn redirected_from(&self, host: &Object<Host>) -> Option<u16> {
+        match (&host.spec.tls_context, &host.spec.tls) {
+            (Some(named), _) => {
+                let context = self.tls_context(&named.name, &host.namespace)?;
+                context.spec.redirect_cleartext_from
+            }
+            (None, Some(tls)) => tls.redirect_cleartext_from,
+            (None, None) => None,
+        }
+    }
+
+    /// Returns the Listeners that nobody has written and Hosts ask for: cleartext on `additionalPort` and on
+    /// `redirect_cleartext_from`, for the Hosts of one namespace.
+    pub fn additional_listeners(&self) -> Vec<Object<Listener>> {
+        let mut added: BTreeMap<u16, Object<Listener>> = BTreeMap::new();
+        for host in &self.hosts {
+            let ports = [host.spec.additional_port(), self.redirected_from(host)];
+            for port in ports.into_iter().flatten() {
+                if self
+                    .listeners
+                    .iter()
+                    .any(|listener| listener.spec.port == port)
+                {
+                    continue;
+                }
+                let listener = added.entry(port).or_insert_with(|| Object {
+                    name: format!("insecure-for-{port}"),
+                    namespace: host.namespace.clone(),
+                    labels: BTreeMap::new(),
+                    origin: host.origin.clone(),
+                    spec: Listener::insecure(port, self.module.use_proxy_proto),
+                });
+                // Hosts of two namespaces ask for one port.
+                if listener.namespace != host.namespace {
+                    listener.spec.host_binding.everywhere();
+                }
+            }
+        }
+        added.into_values().collect()
+    }
+
     /// Returns whether two configurations do the same, wherever their objects are written and whichever endpoints their
     /// services have at present.
     pub fn does_the_same(&self, other: &Config) -> bool {

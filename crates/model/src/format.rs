@@ -160,6 +160,22 @@ plain! {
     LocalReplyBody = "LOCAL_REPLY_BODY",
     /// The name that the client asked for with TLS.
     ServerName = "REQUESTED_SERVER_NAME",
+    /// The version of TLS that the client speaks.
+    TlsVersion = "DOWNSTREAM_TLS_VERSION",
+    /// The cipher suite that is spoken with the client.
+    TlsCipher = "DOWNSTREAM_TLS_CIPHER",
+    /// Whose certificate the client shows.
+    PeerSubject = "DOWNSTREAM_PEER_SUBJECT",
+    /// Who has signed the client's certificate.
+    PeerIssuer = "DOWNSTREAM_PEER_ISSUER",
+    /// The number of the client's certificate.
+    PeerSerial = "DOWNSTREAM_PEER_SERIAL",
+    /// The SHA-256 of the client's certificate.
+    PeerHash = "DOWNSTREAM_PEER_FINGERPRINT_256",
+    /// The URIs of the client's certificate.
+    PeerUris = "DOWNSTREAM_PEER_URI_SAN",
+    /// The DNS names of the client's certificate.
+    PeerNames = "DOWNSTREAM_PEER_DNS_SAN",
 }
 
 const WITH_ARGUMENT: [&str; 7] = [

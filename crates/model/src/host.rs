@@ -87,6 +87,24 @@ impl Host {
         self.mapping_selector.as_ref().or(self.selector.as_ref())
     }
 
+    /// Returns the field that says that the Host has a certificate.
+    pub(crate) fn certificate_path(&self) -> Option<&'static str> {
+        let tls = self.tls.as_ref();
+        match (&self.tls_secret, &self.tls_context) {
+            (Some(_), _) => Some("tlsSecret"),
+            (None, Some(_)) => Some("tlsContext"),
+            (None, None) => tls
+                .and_then(|tls| tls.cert_chain_file.as_ref())
+                .map(|_| "tls"),
+        }
+    }
+
+    /// Returns the further port for requests without TLS.
+    pub fn additional_port(&self) -> Option<u16> {
+        let insecure = self.request_policy.as_ref()?.insecure.as_ref()?;
+        u16::try_from(insecure.additional_port?).ok()
+    }
+
     /// Returns what happens to requests without TLS.
     pub fn insecure_action(&self) -> InsecureAction {
         let insecure = self

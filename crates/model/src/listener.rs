@@ -63,6 +63,37 @@ pub struct Listener {
     pub http2_max_concurrent_streams: Option<u32>,
 }
 
+impl Listener {
+    /// Returns whether TLS is spoken, be it besides cleartext.
+    pub fn speaks_tls(&self) -> bool {
+        match (&self.protocol_stack, self.protocol) {
+            (Some(stack), _) => stack.contains(&Layer::Tls),
+            (None, protocol) => matches!(protocol, Some(Protocol::Https | Protocol::HttpsProxy)),
+        }
+    }
+
+    /// Returns one for requests without TLS to the Hosts of its own namespace.
+    pub(crate) fn insecure(port: u16, proxied: bool) -> Self {
+        Listener {
+            ambassador_id: None,
+            port,
+            protocol: Some(match proxied {
+                true => Protocol::HttpProxy,
+                false => Protocol::Http,
+            }),
+            protocol_stack: None,
+            security_model: SecurityModel::Insecure,
+            l7_depth: 0,
+            host_binding: HostBinding {
+                namespace: Some(NamespaceBinding::default()),
+                selector: None,
+            },
+            stats_prefix: None,
+            http2_max_concurrent_streams: None,
+        }
+    }
+}
+
 /// What a Listener speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
@@ -123,6 +154,13 @@ pub struct HostBinding {
 }
 
 impl HostBinding {
+    /// Takes the Hosts of every namespace from now on.
+    pub(crate) fn everywhere(&mut self) {
+        self.namespace = Some(NamespaceBinding {
+            from: NamespaceFrom::All,
+        });
+    }
+
     /// Returns whether a Listener of the namespace `own` serves the Host with this namespace and these labels.
     pub fn takes(&self, own: &str, namespace: &str, labels: &BTreeMap<String, String>) -> bool {
         let namespace = match (&self.namespace, &self.selector) {

@@ -7,23 +7,13 @@ use crate::tree::{Key, Node, Value};
 pub fn waiting(kind: Kind) -> &'static [&'static str] {
     match kind {
         Kind::Mapping => &[],
-        Kind::Host => &[
-            "acmeProvider",
-            "previewUrl",
-            "requestPolicy.insecure.additionalPort",
-            "tls",
-            "tlsContext",
-            "tlsSecret",
-        ],
-        Kind::Listener => &["http2MaxConcurrentStreams"],
+        Kind::Host => &["acmeProvider", "previewUrl"],
         Kind::Module => &[
             "diagnostics.allow_non_local",
             "enable_grpc_http11_bridge",
             "enable_grpc_web",
-            "forward_client_cert_details",
             "grpc_stats",
             "lua_scripts",
-            "set_current_client_cert_details",
         ],
         _ => &[],
     }

@@ -58,6 +58,19 @@ pub struct Line {
     pub sent_bytes: u64,
     /// The trace this request belongs to, if any.
     pub trace_id: Option<u128>,
+    /// How its connection is secured, if it is.
+    pub tls: Option<Arc<Secured>>,
+}
+
+/// How a connection is secured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Secured {
+    /// `TLSv1.2` or `TLSv1.3`.
+    pub version: &'static str,
+    /// The name that the client has asked for; empty when it has asked for none.
+    pub server_name: Box<str>,
+    /// Whose certificate the client has shown; empty when it has shown none.
+    pub subject: Box<str>,
 }
 
 /// What a client has sent, one text behind the other in one piece of memory.
@@ -166,6 +179,14 @@ impl Line {
         }
         if let Some(trace) = self.trace_id {
             _ = write!(out, ",\"trace_id\":\"{trace:032x}\"");
+        }
+        if let Some(tls) = &self.tls {
+            text(out, "tls", tls.version);
+            for (key, value) in [("sni", &tls.server_name), ("client_subject", &tls.subject)] {
+                if !value.is_empty() {
+                    text(out, key, value);
+                }
+            }
         }
         if !self.texts.user_agent().is_empty() {
             text(out, "user_agent", self.texts.user_agent());
@@ -389,6 +410,11 @@ mod tests {
             received_bytes: 0,
             sent_bytes: 12,
             trace_id: Some(1),
+            tls: Some(Arc::new(Secured {
+                version: "TLSv1.3",
+                server_name: "shop.example".into(),
+                subject: "".into(),
+            })),
         }
     }
 
@@ -407,6 +433,11 @@ mod tests {
         assert!(value.get("reason").is_none());
         assert_eq!(value["flags"], "UF,URX");
         assert_eq!(value["details"], "direct_response");
+        assert_eq!(
+            (&value["tls"], &value["sni"]),
+            (&"TLSv1.3".into(), &"shop.example".into())
+        );
+        assert!(value.get("client_subject").is_none());
         assert!(out.ends_with("}\n"));
     }
 

@@ -6,12 +6,30 @@ use std::time::{Duration, Instant};
 
 /// Longest wait for one answer.
 const LIMIT: Duration = Duration::from_secs(10);
+/// What says that nothing more comes: of a socket, and of TLS.
+const ENDS: [io::ErrorKind; 3] = [
+    io::ErrorKind::ConnectionReset,
+    io::ErrorKind::UnexpectedEof,
+    io::ErrorKind::InvalidData,
+];
 /// Most bytes that one answer may have.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
+/// What carries the bytes.
+pub trait Wire: Read + Write + Send {
+    /// Says that nothing more comes.
+    fn finish(&mut self) -> io::Result<()>;
+}
+
+impl Wire for TcpStream {
+    fn finish(&mut self) -> io::Result<()> {
+        self.shutdown(Shutdown::Write)
+    }
+}
+
 /// A raw connection with a limit on every wait.
 pub struct Raw {
-    stream: TcpStream,
+    stream: Box<dyn Wire>,
     /// Read from the socket, not yet asked for.
     ahead: Vec<u8>,
 }
@@ -38,8 +56,13 @@ impl Raw {
         stream
             .set_write_timeout(Some(LIMIT))
             .expect("a connected socket takes options");
+        Self::over(stream)
+    }
+
+    /// Speaks over something that has a limit on every wait itself.
+    pub fn over(wire: impl Wire + 'static) -> Self {
         Self {
-            stream,
+            stream: Box::new(wire),
             ahead: Vec::new(),
         }
     }
@@ -61,7 +84,7 @@ impl Raw {
     /// Tells the other side that nothing more comes.
     pub fn finish(&mut self) {
         // An error says that the other side was faster.
-        _ = self.stream.shutdown(Shutdown::Write);
+        _ = self.stream.finish();
     }
 
     /// Returns exactly so many bytes.
@@ -203,7 +226,8 @@ impl Raw {
                 assert!(self.ahead.len() <= ANSWER_BYTES_MAX, "an endless answer");
                 true
             }
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => false,
+            // A TLS alert, too, says that nothing more comes.
+            Err(error) if ENDS.contains(&error.kind()) => false,
             Err(error) => {
                 let after = begun.elapsed();
                 panic!(
@@ -257,6 +281,12 @@ impl Response {
 /// ```
 #[track_caller]
 pub fn http(address: SocketAddr, request: &str, body: impl AsRef<[u8]>) -> Response {
+    ask(&mut Raw::connect(address), request, body)
+}
+
+/// Sends one HTTP/1.1 request on a connection, its last one.
+#[track_caller]
+pub fn ask(raw: &mut Raw, request: &str, body: impl AsRef<[u8]>) -> Response {
     let body = body.as_ref();
     let mut head = String::new();
     for line in request.lines() {
@@ -267,7 +297,6 @@ pub fn http(address: SocketAddr, request: &str, body: impl AsRef<[u8]>) -> Respo
         head.push_str(&format!("content-length: {}\r\n", body.len()));
     }
     head.push_str("connection: close\r\n\r\n");
-    let mut raw = Raw::connect(address);
     raw.send([head.as_bytes(), body].concat());
     raw.take_response()
 }

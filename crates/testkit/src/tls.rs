@@ -1,4 +1,6 @@
-//! Certificates that tests make themselves, and what a server does with them.
+//! Certificates that tests make themselves, and what clients and servers do with them.
+
+mod client;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -12,6 +14,8 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
+
+pub use client::Client;
 
 /// A CA and what it has signed.
 pub struct Ca(CertifiedIssuer<'static, KeyPair>);
@@ -58,10 +62,20 @@ impl Ca {
         self.sign_key(name, None, key)
     }
 
+    /// Signs a certificate for several names, with an ECDSA key.
+    pub fn sign_for(&self, names: &[&str]) -> Identity {
+        self.sign_all(names, None, KeyPair::generate().expect("a key"))
+    }
+
     fn sign_key(&self, name: &str, subject: Option<&str>, key: KeyPair) -> Identity {
+        self.sign_all(&[name], subject, key)
+    }
+
+    fn sign_all(&self, names: &[&str], subject: Option<&str>, key: KeyPair) -> Identity {
         static SERIAL: AtomicU64 = AtomicU64::new(1);
         let serial = SERIAL.fetch_add(1, Relaxed);
-        let mut params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).expect("names");
         params.serial_number = Some(SerialNumber::from(serial));
         if let Some(subject) = subject {
             params.distinguished_name = DistinguishedName::new();
@@ -113,6 +127,17 @@ pub fn self_signed(name: &str) -> Identity {
 }
 
 impl Identity {
+    /// Returns the certificate as DER.
+    pub fn der(&self) -> Vec<u8> {
+        let own = CertificateDer::from_pem_slice(self.chain.as_bytes());
+        own.expect("a certificate").to_vec()
+    }
+
+    /// Returns whether this certificate, in DER, is its own.
+    pub fn is(&self, der: &[u8]) -> bool {
+        self.der() == der
+    }
+
     /// Returns how a server with this certificate speaks TLS; with a CA, clients must show a certificate of it.
     pub fn server(&self, clients: Option<&Ca>) -> ServerConfig {
         let chain = CertificateDer::pem_slice_iter(self.chain.as_bytes());

@@ -22,6 +22,7 @@ mod redirects;
 mod retries;
 mod shadows;
 mod timeouts;
+mod tls;
 mod upgrade;
 mod v2;
 mod weights;

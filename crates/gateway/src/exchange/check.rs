@@ -5,6 +5,7 @@ use http::{Method, Request, Version};
 use model::listener::SecurityModel;
 use model::module::UnderscoresAction;
 
+use crate::listener::Connection;
 use crate::listener::head::is_host;
 use crate::policy::forward::X_FORWARDED_PROTO;
 use crate::refusal::{Flaw, Refusal};
@@ -73,16 +74,37 @@ pub(super) fn host<B>(request: &Request<B>, front: &Front) -> Result<HeaderValue
     Ok(host)
 }
 
-/// Returns whether the Listener's security model counts the request as secure. There is no TLS on this road yet.
-pub(super) fn is_secure(front: &Front, headers: &HeaderMap) -> bool {
+/// Returns whether the Listener's security model counts the request as secure: what trusted proxies tell comes before
+/// what the connection itself speaks.
+pub(super) fn is_secure(front: &Front, connection: &Connection, headers: &HeaderMap) -> bool {
     match front.security {
         SecurityModel::Secure => true,
         SecurityModel::Insecure => false,
-        SecurityModel::Xfp => {
-            front.trusted_hops > 0
-                && headers
-                    .get(&X_FORWARDED_PROTO)
-                    .is_some_and(|proto| proto.as_bytes().eq_ignore_ascii_case(b"https"))
+        SecurityModel::Xfp if front.trusted_hops > 0 => match headers.get(&X_FORWARDED_PROTO) {
+            Some(proto) => proto.as_bytes().eq_ignore_ascii_case(b"https"),
+            None => connection.tls.is_some(),
+        },
+        SecurityModel::Xfp => connection.tls.is_some(),
+    }
+}
+
+/// Returns whether a request came on a connection that was made for others: it is for a name that another certificate
+/// answers for, and the one that the client was shown is not for that name, or the rules for clients differ.
+pub(super) fn is_misdirected(front: &Front, connection: &Connection, authority: &str) -> bool {
+    let (Some(tls), Some(chains)) = (&connection.tls, &front.chains) else {
+        return false;
+    };
+    let name = route::split_port(authority);
+    let asked = tls.session.server_name.as_deref();
+    if asked.is_some_and(|asked| asked.eq_ignore_ascii_case(name)) {
+        return false;
+    }
+    let ours = &tls.chain;
+    match chains.find(Some(name)) {
+        Some(theirs) if theirs.name == ours.name => false,
+        Some(theirs) => {
+            !ours.terminator.covers(name) || !theirs.terminator.agrees(&ours.terminator)
         }
+        None => !ours.terminator.covers(name),
     }
 }

@@ -12,8 +12,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tokio_util::sync::WaitForCancellationFuture;
 use tracing::debug;
@@ -38,9 +37,14 @@ const STREAM_ERRORS_MAX: usize = 100;
 /// From the polite end of a connection whose time is over to its real end.
 const GOODBYE: Duration = Duration::from_secs(1);
 
+/// What a connection's bytes come from: a socket, or TLS over one.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream for S {}
+
 /// Serves a connection until it ends.
 /// `first` was read of it before.
-pub(super) async fn run(mut stream: TcpStream, first: Vec<u8>, connection: Arc<Connection>) {
+pub(super) async fn run<S: Stream>(mut stream: S, first: Vec<u8>, connection: Arc<Connection>) {
     let meters = connection.listener.front.load().meters.clone();
     meters.accepted.inc();
     meters.connections.inc();
@@ -67,7 +71,7 @@ pub(super) async fn run(mut stream: TcpStream, first: Vec<u8>, connection: Arc<C
 }
 
 /// Reads until it is clear whether the client speaks HTTP/2; `None` when it left before.
-async fn sniff(stream: &mut TcpStream, mut first: Vec<u8>) -> Option<(Vec<u8>, bool)> {
+async fn sniff<S: Stream>(stream: &mut S, mut first: Vec<u8>) -> Option<(Vec<u8>, bool)> {
     let mut more = first.is_empty();
     first.reserve(1024);
     loop {
@@ -85,7 +89,7 @@ async fn sniff(stream: &mut TcpStream, mut first: Vec<u8>) -> Option<(Vec<u8>, b
     }
 }
 
-async fn http1(stream: Counted<TcpStream>, first: Vec<u8>, connection: &Arc<Connection>) {
+async fn http1<S: Stream>(stream: Counted<S>, first: Vec<u8>, connection: &Arc<Connection>) {
     let (head, proper_case) = {
         let front = connection.listener.front.load();
         (front.settings.head, front.settings.proper_case)
@@ -120,8 +124,11 @@ async fn http1(stream: Counted<TcpStream>, first: Vec<u8>, connection: &Arc<Conn
     }
 }
 
-async fn http2(stream: Counted<TcpStream>, first: Vec<u8>, connection: &Arc<Connection>) {
-    let head = connection.listener.front.load().settings.head;
+async fn http2<S: Stream>(stream: Counted<S>, first: Vec<u8>, connection: &Arc<Connection>) {
+    let (head, streams_max) = {
+        let front = connection.listener.front.load();
+        (front.settings.head, front.streams_max)
+    };
     let gate = Gate::open(stream, first, connection.watch.clone());
     connection.watch.http2();
     let service = {
@@ -133,7 +140,7 @@ async fn http2(stream: Counted<TcpStream>, first: Vec<u8>, connection: &Arc<Conn
     };
     let serving = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
-        .max_concurrent_streams(connection.listener.streams_max)
+        .max_concurrent_streams(streams_max.unwrap_or(connection.shared.limits.streams_max))
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_send_buf_size(BUFFER_BYTES)

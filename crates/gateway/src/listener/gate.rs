@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 use super::head::{self, Framing, HeadLimits};
 use super::watch::{Decision, Watch};
@@ -89,8 +88,8 @@ enum Then {
 }
 
 /// A connection's stream behind the gate.
-pub(crate) struct Gate {
-    stream: Counted<TcpStream>,
+pub(crate) struct Gate<S> {
+    stream: Counted<S>,
     scanner: Scanner,
     /// Read but not yet passed on. The first `checked` bytes may go.
     held: Vec<u8>,
@@ -100,10 +99,10 @@ pub(crate) struct Gate {
     watch: Arc<Watch>,
 }
 
-impl Gate {
+impl<S: AsyncRead + Unpin> Gate<S> {
     /// Guards a stream from which `first` was already read.
     pub(super) fn http1(
-        stream: Counted<TcpStream>,
+        stream: Counted<S>,
         first: Vec<u8>,
         limits: HeadLimits,
         watch: Arc<Watch>,
@@ -129,7 +128,7 @@ impl Gate {
     }
 
     /// Lets everything pass, after `first`.
-    pub(super) fn open(stream: Counted<TcpStream>, first: Vec<u8>, watch: Arc<Watch>) -> Self {
+    pub(super) fn open(stream: Counted<S>, first: Vec<u8>, watch: Arc<Watch>) -> Self {
         let limits = HeadLimits {
             bytes_max: 0,
             fields_max: 0,
@@ -223,7 +222,7 @@ impl Gate {
     }
 }
 
-impl AsyncRead for Gate {
+impl<S: AsyncRead + Unpin> AsyncRead for Gate<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -301,7 +300,7 @@ impl AsyncRead for Gate {
     }
 }
 
-impl AsyncWrite for Gate {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gate<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
+use super::secured::{self, Secured};
 use super::watch::Watch;
 use super::{Admitted, Connection, Listener, connection, proxied};
 use crate::Shared;
@@ -99,92 +100,124 @@ fn begin(
     core: usize,
     tracker: &TaskTracker,
 ) {
-    let Some(mut admitted) = listener.admit(&shared.limits) else {
+    let Some(admitted) = listener.admit(&shared.limits) else {
         // Nothing was read, so closing says it all and costs least.
         shared.meters.turned_away.inc();
         return;
     };
-    if listener.front.load().proxy_protocol {
-        let (listener, shared) = (listener.clone(), shared.clone());
-        tracker.spawn(passed_on(stream, peer, admitted, listener, shared, core));
+    let mut opening = Opening {
+        peer,
+        passed_on_by: None,
+        admitted,
+        listener: listener.clone(),
+        shared: shared.clone(),
+        core,
+    };
+    let front = listener.front.load();
+    if front.proxy_protocol {
+        tracker.spawn(passed_on(stream, opening));
         return;
     }
-    if !admitted.count(peer.ip(), &shared.limits) {
-        shared.meters.turned_away.inc();
+    if !opening.count(&stream) {
         return;
     }
-    if stream.set_nodelay(true).is_err() {
-        // The client is gone already.
+    if front.chains.is_some() {
+        tracker.spawn(secured::begin(stream, Vec::new(), opening));
         return;
     }
-    let connection = connection(&stream, peer, None, admitted, listener, shared, core);
+    let connection = opening.connection(&stream, None);
     tracker.spawn(connection::run(stream, Vec::new(), connection));
 }
 
 /// Finds out whose connection a proxy passes on, and serves it.
-async fn passed_on(
-    mut stream: TcpStream,
-    proxy: SocketAddr,
-    mut admitted: Admitted,
-    listener: Arc<Listener>,
-    shared: Arc<Shared>,
-    core: usize,
-) {
-    let limit = shared.limits.timeouts.head;
+async fn passed_on(mut stream: TcpStream, mut opening: Opening) {
+    let limit = opening.shared.limits.timeouts.head;
     let header = tokio::select! {
         biased;
-        () = listener.stop.cancelled() => return,
+        () = opening.listener.stop.cancelled() => return,
         header = timeout(limit, proxied::header(&mut stream)) => header,
     };
-    let (client, first) = match header {
-        Ok(Ok(Some((Told::Client(client), first)))) => (client, first),
-        Ok(Ok(Some((Told::Nobody, first)))) => (proxy, first),
+    let proxy = opening.peer;
+    let first = match header {
+        Ok(Ok(Some((told, first)))) => {
+            if let Told::Client(client) = told {
+                opening.peer = client;
+            }
+            first
+        }
         Ok(Ok(None)) => return,
         Ok(Err(Malformed)) | Err(_) => {
-            shared.meters.unproxied.inc();
+            opening.shared.meters.unproxied.inc();
             return;
         }
     };
-    if !admitted.count(client.ip(), &shared.limits) {
-        shared.meters.turned_away.inc();
+    if !opening.count(&stream) {
         return;
     }
-    if stream.set_nodelay(true).is_err() {
+    opening.passed_on_by = Some(proxy.ip());
+    if opening.listener.front.load().chains.is_some() {
+        Box::pin(secured::begin(stream, first, opening)).await;
         return;
     }
-    let by = Some(proxy.ip());
-    let connection = connection(&stream, client, by, admitted, &listener, &shared, core);
+    let connection = opening.connection(&stream, None);
     connection::run(stream, first, connection).await;
 }
 
-fn connection(
-    stream: &TcpStream,
+/// A connection that is accepted and not served yet.
+pub(super) struct Opening {
+    /// The client: the connection's peer, or whom that names in its PROXY header.
     peer: SocketAddr,
     passed_on_by: Option<IpAddr>,
     admitted: Admitted,
-    listener: &Arc<Listener>,
-    shared: &Arc<Shared>,
-    core: usize,
-) -> Arc<Connection> {
-    let peer_text = HeaderValue::try_from(peer.ip().to_canonical().to_string())
-        .expect("an address is digits, dots and colons");
-    let mut timeouts = shared.limits.timeouts;
-    if let Some(idle) = listener.front.load().settings.idle_max {
-        (timeouts.idle, timeouts.idle_http2) = (idle, idle);
+    pub(super) listener: Arc<Listener>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) core: usize,
+}
+
+impl Opening {
+    /// Counts the connection as its client's. Returns whether it is to be served.
+    fn count(&mut self, stream: &TcpStream) -> bool {
+        if !self.admitted.count(self.peer.ip(), &self.shared.limits) {
+            self.shared.meters.turned_away.inc();
+            return false;
+        }
+        // Otherwise the client is gone already.
+        stream.set_nodelay(true).is_ok()
     }
-    let local = match listener.address.ip().is_unspecified() {
-        true => stream.local_addr().unwrap_or(listener.address),
-        false => listener.address,
-    };
-    Arc::new(Connection {
-        shared: shared.clone(),
-        listener: listener.clone(),
-        watch: Arc::new(Watch::new(timeouts)),
-        core,
-        peer,
-        passed_on_by,
-        local,
-        peer_text,
-        _admitted: admitted,
-    })
+
+    /// Returns what the exchanges on the connection share.
+    pub(super) fn connection(
+        self,
+        stream: &TcpStream,
+        tls: Option<Box<Secured>>,
+    ) -> Arc<Connection> {
+        let Opening {
+            peer,
+            listener,
+            shared,
+            ..
+        } = self;
+        let peer_text = HeaderValue::try_from(peer.ip().to_canonical().to_string())
+            .expect("an address is digits, dots and colons");
+        let mut timeouts = shared.limits.timeouts;
+        if let Some(idle) = listener.front.load().settings.idle_max {
+            (timeouts.idle, timeouts.idle_http2) = (idle, idle);
+        }
+        let local = match listener.address.ip().is_unspecified() {
+            true => stream.local_addr().unwrap_or(listener.address),
+            false => listener.address,
+        };
+        Arc::new(Connection {
+            shared,
+            listener,
+            watch: Arc::new(Watch::new(timeouts)),
+            core: self.core,
+            peer,
+            passed_on_by: self.passed_on_by,
+            local,
+            peer_text,
+            tls,
+            _admitted: self.admitted,
+        })
+    }
 }

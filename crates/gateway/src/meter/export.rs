@@ -8,7 +8,7 @@ use observe::metrics::{Kind, Page, Source, labels};
 
 use super::codes::classes;
 use super::route::FrontMeters;
-use super::{CLASSES, RouteMeters, UpstreamMeters, envoy};
+use super::{CLASSES, RouteMeters, UpstreamMeters, envoy, tls};
 use crate::Shared;
 use crate::upstream::breaker::Limited;
 use crate::upstream::cluster::{Cluster, View};
@@ -30,6 +30,7 @@ impl Source for Shared {
         tell_upstreams(page, &upstreams);
         endpoints(page, &upstreams);
         envoy::tell(page, &fronts, &upstreams);
+        tls::tell(page, &self.meters.listeners(), &self.chains.load());
     }
 }
 

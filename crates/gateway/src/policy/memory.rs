@@ -29,7 +29,7 @@ pub(crate) struct Memory {
 
 /// Returns what is known about a request when its answer's head is there.
 pub(crate) fn facts<'a>(
-    connection: &Connection,
+    connection: &'a Connection,
     ticket: &'a Ticket,
     memory: Option<&'a Memory>,
     status: StatusCode,
@@ -56,7 +56,7 @@ pub(crate) fn facts<'a>(
 }
 
 /// Returns what is known about a connection.
-pub(crate) fn addresses<'a>(connection: &Connection, remote: IpAddr) -> Facts<'a> {
+pub(crate) fn addresses(connection: &Connection, remote: IpAddr) -> Facts<'_> {
     let direct = connection.peer;
     Facts {
         remote: Some(match remote == direct.ip().to_canonical() {
@@ -65,6 +65,7 @@ pub(crate) fn addresses<'a>(connection: &Connection, remote: IpAddr) -> Facts<'a
         }),
         direct: Some(direct),
         local: Some(connection.local),
+        tls: connection.tls.as_ref().map(|tls| &tls.session),
         ..Facts::default()
     }
 }

@@ -9,7 +9,7 @@ use ahash::HashMap;
 
 /// A host name as written, lower case.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) enum Glob {
+pub(crate) enum Glob {
     /// `*`
     Any,
     /// `shop.example`; also what has a star in a place where globs have none, which then matches nothing.
@@ -22,7 +22,7 @@ pub(super) enum Glob {
 
 impl Glob {
     /// Reads a glob. Never fails: a star in the middle is an ordinary character, as in Ambassador.
-    pub(super) fn new(text: &str) -> Glob {
+    pub(crate) fn new(text: &str) -> Glob {
         let text = text.to_ascii_lowercase();
         if text == "*" {
             Glob::Any
@@ -67,7 +67,7 @@ impl Glob {
     }
 
     /// Like [`Glob::overlaps`], but a port in one of them does not keep them apart.
-    pub(super) fn overlaps_but_for_port(&self, other: &Glob) -> bool {
+    pub(crate) fn overlaps_but_for_port(&self, other: &Glob) -> bool {
         let bare = |glob: &Glob| match glob {
             Glob::Exact(name) => Glob::Exact(split_port(name).to_owned()),
             // Without its port, `*:8500` is any name.
@@ -102,13 +102,13 @@ fn begins(name: &str, start: &str) -> bool {
 
 /// The authority of a request, in lower case, with and without its port.
 #[derive(Debug, Clone)]
-pub(super) struct Authority<'a> {
+pub(crate) struct Authority<'a> {
     full: Cow<'a, str>,
     name_len: usize,
 }
 
 impl<'a> Authority<'a> {
-    pub(super) fn new(text: &'a str) -> Self {
+    pub(crate) fn new(text: &'a str) -> Self {
         let full = if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
             Cow::Owned(text.to_ascii_lowercase())
         } else {
@@ -161,7 +161,7 @@ fn names_port(pattern: &str) -> bool {
 
 /// Things filed under globs. Finding costs a hash look-up for each distinct length of a glob, however many there are.
 #[derive(Debug)]
-pub(super) struct Names<T> {
+pub(crate) struct Names<T> {
     any: Option<T>,
     exact: HashMap<Box<str>, T>,
     /// Longest first.
@@ -188,7 +188,7 @@ impl<T> Default for Names<T> {
 }
 
 impl<T> Names<T> {
-    pub(super) fn collect(items: impl IntoIterator<Item = (Glob, T)>) -> Self {
+    pub(crate) fn collect(items: impl IntoIterator<Item = (Glob, T)>) -> Self {
         let mut names = Self::default();
         for (glob, item) in items {
             match glob {
@@ -205,7 +205,7 @@ impl<T> Names<T> {
     }
 
     /// Returns the most specific match: a plain name, then the longest `*x`, then the longest `x*`, then `*`.
-    pub(super) fn best(&self, authority: &Authority<'_>) -> Option<&T> {
+    pub(crate) fn best(&self, authority: &Authority<'_>) -> Option<&T> {
         self.matches(authority).next()
     }
 

@@ -5,7 +5,8 @@ use std::fmt::Display;
 use http::{HeaderName, StatusCode};
 use kit::aside::let_others;
 use model::{
-    Config, Host, Listener, Mapping, Module, Object, Problem, Publish, Severity, host::Selector,
+    Config, Host, Listener, Mapping, Module, Object, Problem, Publish, Severity,
+    host::{InsecureAction, Selector},
     publish::Segment,
 };
 use serde::Serialize;
@@ -29,7 +30,7 @@ impl Table {
 
     /// Like [`Table::build`], with patterns that other tables have compiled.
     pub fn build_with(config: &Config, patterns: &mut Patterns) -> (Table, Vec<Problem>) {
-        Self::with_hosts(config, patterns, config.hosts.iter())
+        Self::with_hosts(config, patterns, None, config.hosts.iter())
     }
 
     /// Compiles all routes for the Hosts that a Listener binds.
@@ -38,16 +39,14 @@ impl Table {
         listener: &Object<Listener>,
         patterns: &mut Patterns,
     ) -> (Table, Vec<Problem>) {
-        Self::with_hosts(
-            config,
-            patterns,
-            config.hosts.iter().filter(|host| binds(listener, host)),
-        )
+        let hosts = config.hosts.iter().filter(|host| binds(listener, host));
+        Self::with_hosts(config, patterns, Some(listener.spec.port), hosts)
     }
 
     fn with_hosts<'c>(
         config: &'c Config,
         patterns: &mut Patterns,
+        port: Option<u16>,
         hosts: impl Iterator<Item = &'c Object<Host>>,
     ) -> (Table, Vec<Problem>) {
         let mut problems = Vec::new();
@@ -67,13 +66,13 @@ impl Table {
         }
         let hosts = match config.hosts.is_empty() {
             true => vec![VirtualHost::built_in()],
-            false => virtual_hosts(hosts),
+            false => virtual_hosts(config, port, hosts),
         };
         let few = hosts.len() < config.hosts.len();
         let (table, mut findings) = Table::compile(rules, hosts);
         if few && findings.iter().any(|finding| finding.unreached) {
             // What the Hosts of another Listener take is not lost.
-            let all = virtual_hosts(config.hosts.iter());
+            let all = virtual_hosts(config, port, config.hosts.iter());
             findings
                 .retain(|finding| !finding.unreached || !table.is_taken_by(finding.rules[0], &all));
         }
@@ -155,7 +154,11 @@ impl Wrong {
 }
 
 /// Hosts with the same name are one virtual host; the first by name and namespace decides what happens without TLS.
-fn virtual_hosts<'c>(hosts: impl Iterator<Item = &'c Object<Host>>) -> Vec<VirtualHost> {
+fn virtual_hosts<'c>(
+    config: &Config,
+    port: Option<u16>,
+    hosts: impl Iterator<Item = &'c Object<Host>>,
+) -> Vec<VirtualHost> {
     let mut hosts: Vec<_> = hosts.collect();
     hosts.sort_by_key(|host| host.full_name());
     let mut found: Vec<VirtualHost> = Vec::new();
@@ -163,7 +166,11 @@ fn virtual_hosts<'c>(hosts: impl Iterator<Item = &'c Object<Host>>) -> Vec<Virtu
     for host in hosts {
         let name = Glob::new(&host.spec.hostname);
         let place = *places.entry(name.clone()).or_insert_with(|| {
-            let insecure = host.spec.insecure_action();
+            let redirected = port.is_some() && config.redirected_from(host) == port;
+            let insecure = match redirected {
+                true => InsecureAction::Redirect,
+                false => host.spec.insecure_action(),
+            };
             found.push(VirtualHost {
                 name,
                 insecure,
@@ -180,7 +187,7 @@ fn virtual_hosts<'c>(hosts: impl Iterator<Item = &'c Object<Host>>) -> Vec<Virtu
 }
 
 /// Whether the Listener serves the Host.
-fn binds(listener: &Object<Listener>, host: &Object<Host>) -> bool {
+pub(crate) fn binds(listener: &Object<Listener>, host: &Object<Host>) -> bool {
     let binding = &listener.spec.host_binding;
     binding.takes(&listener.namespace, &host.namespace, &host.labels)
 }

@@ -10,10 +10,6 @@ pub(super) fn module(said: &Module) -> Vec<&'static str> {
         (said.enable_grpc_web, "enable_grpc_web"),
         (said.enable_grpc_http11_bridge, "enable_grpc_http11_bridge"),
         (said.grpc_stats.is_some(), "grpc_stats"),
-        (
-            said.forward_client_cert_details.is_some(),
-            "forward_client_cert_details",
-        ),
     ])
 }
 
@@ -24,10 +20,10 @@ fn collect<const N: usize>(fields: [(bool, &'static str); N]) -> Vec<&'static st
         .collect()
 }
 
-/// Returns whether a Listener is served: cleartext HTTP, also where TLS would be possible.
+/// Returns whether a Listener is served: HTTP over TCP.
 pub(crate) fn is_served(listener: &Listener) -> bool {
     match (&listener.protocol_stack, listener.protocol) {
-        (Some(stack), _) => stack.contains(&Layer::Http),
+        (Some(stack), _) => stack.contains(&Layer::Http) && !stack.contains(&Layer::Udp),
         (None, Some(Protocol::Tcp | Protocol::Tls) | None) => false,
         (None, Some(_)) => true,
     }

@@ -2,6 +2,7 @@
 
 mod balancing;
 mod basics;
+mod edge;
 mod failures;
 mod framing;
 mod health;

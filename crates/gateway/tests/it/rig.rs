@@ -7,6 +7,7 @@ use std::sync::Arc;
 use gateway::backend::Handler;
 use gateway::listener::Limits;
 use gateway::{Applied, Gateway, Options};
+use model::config::Secret;
 use model::{Config, Host, Listener, Mapping, Module, Object, Origin, Publish, TlsContext};
 use observe::access::AccessLog;
 use observe::metrics::Metrics;
@@ -99,8 +100,8 @@ fn check_applied(applied: &Applied) {
     assert!(applied.deaf.is_empty(), "{:?}", applied.deaf);
 }
 
-/// Reads `routes:`, `hosts:` and `publish:` (specs, each with a `name` if wanted), `module:`, and `listener:` for one
-/// on a free port behind so many trusted proxies.
+/// Reads `routes:`, `hosts:`, `listeners:` and `publish:` (specs, each with a `name` if wanted), `module:`, `secrets:` by
+/// their names, and `listener:` for one on a free port behind so many trusted proxies.
 pub(crate) fn config(text: &str) -> Config {
     let mut written: BTreeMap<String, Value> =
         serde_saphyr::from_str(text).expect("the test's YAML");
@@ -115,7 +116,11 @@ pub(crate) fn config(text: &str) -> Config {
     });
     let config = Config {
         hosts: objects::<Host>(written.remove("hosts")),
-        listeners: objects::<Listener>(listener.map(|listener| Value::Array(vec![listener]))),
+        listeners: objects::<Listener>(match listener {
+            Some(listener) => Some(Value::Array(vec![listener])),
+            None => written.remove("listeners"),
+        }),
+        secrets: secrets(written.remove("secrets")),
         mappings: objects::<Mapping>(written.remove("routes"))
             .into_iter()
             .map(Arc::new)
@@ -127,6 +132,27 @@ pub(crate) fn config(text: &str) -> Config {
     };
     assert!(written.is_empty(), "nobody reads {:?}", written.keys());
     config
+}
+
+/// Reads Secrets of the namespace `default` by their names.
+fn secrets(written: Option<Value>) -> BTreeMap<(String, String), Secret> {
+    let Some(Value::Object(written)) = written else {
+        return BTreeMap::new();
+    };
+    let one = |(name, values): (String, Value)| {
+        let values: BTreeMap<String, String> =
+            serde_json::from_value(values).expect("the test's Secret");
+        let data = values
+            .into_iter()
+            .map(|(key, value)| (key, value.into_bytes()));
+        let kind = "Opaque".to_owned();
+        let secret = Secret {
+            kind,
+            data: data.collect(),
+        };
+        (("default".to_owned(), name), secret)
+    };
+    written.into_iter().map(one).collect()
 }
 
 fn objects<T: DeserializeOwned>(written: Option<Value>) -> Vec<Object<T>> {

@@ -2,10 +2,10 @@
 
 use serde_json::Value;
 
-use super::{balance, format, glob, header_name, mapping, policies};
+use super::{balance, format, glob, header_name, mapping, policies, tls};
 use crate::host::Host;
 use crate::listener::{Layer, Listener, Protocol};
-use crate::module::{LogType, Module};
+use crate::module::{ForwardClientCert, LogType, Module};
 use crate::read::Finding;
 use crate::resolver::ConsulResolver;
 
@@ -22,6 +22,36 @@ pub(super) fn host(host: &Host, findings: &mut Vec<Finding>) {
             "tls",
             "`tls` and `tlsContext` exclude each other",
         ));
+    }
+    if let Some(said) = &host.tls {
+        let mut found = Vec::new();
+        tls::tls_context(&said.context(), &mut found);
+        // The Secret with the certificate is the Host's.
+        let staple =
+            |finding: &Finding| finding.path == "ocsp_staple_file" && host.tls_secret.is_some();
+        found.retain(|finding| !staple(finding));
+        for finding in found {
+            let path = format!("tls.{}", finding.path);
+            findings.push(Finding { path, ..finding });
+        }
+        if host.tls_secret.is_some() && said.cert_chain_file.is_some() {
+            let what = "the Secret wins, `cert_chain_file` has no effect";
+            findings.push(Finding::warning("tls.cert_chain_file", what));
+        }
+        if said.sni.is_some() {
+            let what = "`sni` is for TLS towards services, it has no effect in a Host";
+            findings.push(Finding::warning("tls.sni", what));
+        }
+    }
+    let policy = host.request_policy.as_ref();
+    let insecure = policy.and_then(|policy| policy.insecure.as_ref());
+    if let Some(port) = insecure.and_then(|insecure| insecure.additional_port)
+        && port != -1
+        && !(1..=65535).contains(&port)
+    {
+        let path = "requestPolicy.insecure.additionalPort";
+        let finding = Finding::error(path, "a port is a number from 1 to 65535");
+        findings.push(finding.hint("-1 stands for none"));
     }
 }
 
@@ -55,31 +85,46 @@ pub(super) fn listener(listener: &Listener, findings: &mut Vec<Finding>) {
     };
     match &listener.protocol_stack {
         Some(stack) if stack.is_empty() => (),
-        Some(stack) if stack[1..].contains(&Layer::Proxy) => {
-            let what = "the PROXY header comes before everything else";
-            findings.push(Finding::error(path, what).hint("write `PROXY` first"));
+        Some(stack) if stack.contains(&Layer::Udp) => {
+            let what = format!(
+                "HTTP/3 is not spoken yet, nothing listens on UDP port {}",
+                listener.port
+            );
+            findings.push(Finding::warning(path, what));
         }
         Some(stack) if !stack.contains(&Layer::Http) => unheard(listener.port, path, findings),
-        Some(stack) if stack.contains(&Layer::Tls) => cleartext(listener.port, path, findings),
-        Some(_) => (),
-        None => match listener.protocol {
-            Some(Protocol::Http | Protocol::HttpProxy) | None => (),
-            Some(Protocol::Https | Protocol::HttpsProxy) => {
-                cleartext(listener.port, path, findings)
-            }
-            Some(_) => unheard(listener.port, path, findings),
-        },
+        Some(stack) => order(stack, findings),
+        None if matches!(listener.protocol, Some(Protocol::Tcp | Protocol::Tls)) => {
+            unheard(listener.port, path, findings);
+        }
+        None => (),
+    }
+    if listener.http2_max_concurrent_streams == Some(0) {
+        let what = "without a stream nothing can be asked for";
+        findings.push(Finding::error("http2MaxConcurrentStreams", what));
+    }
+}
+
+/// The layers that come before HTTP must be written before it; TLS and the PROXY protocol among themselves stand as one likes,
+/// since Ambassador writes `TLS` first though the PROXY header is.
+fn order(stack: &[Layer], findings: &mut Vec<Finding>) {
+    let place = |layer| stack.iter().position(|one| *one == layer);
+    for (layer, name) in [(Layer::Proxy, "PROXY"), (Layer::Tls, "TLS")] {
+        if place(layer) > place(Layer::Http) {
+            let what = format!("`{name}` comes before HTTP");
+            let finding = Finding::error("protocolStack", what);
+            findings.push(finding.hint(format!("write `{name}` before `HTTP`")));
+        }
+    }
+    if place(Layer::Tcp).is_some_and(|tcp| tcp + 1 < stack.len()) {
+        let what = "TCP carries everything else";
+        findings.push(Finding::error("protocolStack", what).hint("write `TCP` last"));
     }
 }
 
 fn unheard(port: u16, path: &str, findings: &mut Vec<Finding>) {
     let what = format!("this is not spoken yet, nothing listens on port {port}");
-    findings.push(Finding::warning(path, what).hint("`HTTP` is spoken"));
-}
-
-fn cleartext(port: u16, path: &str, findings: &mut Vec<Finding>) {
-    let what = format!("TLS has no effect yet, port {port} takes cleartext only");
-    findings.push(Finding::warning(path, what));
+    findings.push(Finding::warning(path, what).hint("`HTTP` and `HTTPS` are spoken"));
 }
 
 pub(super) fn module(module: &Module, findings: &mut Vec<Finding>) {
@@ -101,6 +146,17 @@ pub(super) fn module(module: &Module, findings: &mut Vec<Finding>) {
             "diag_port",
             "a port is a number from 1 to 65535",
         ));
+    }
+    if module.set_current_client_cert_details.is_some()
+        && !matches!(
+            module.forward_client_cert_details,
+            Some(ForwardClientCert::AppendForward | ForwardClientCert::SanitizeSet)
+        )
+    {
+        let path = "set_current_client_cert_details";
+        let what = "these parts are told nowhere";
+        let finding = Finding::warning(path, what);
+        findings.push(finding.hint("write `forward_client_cert_details: SANITIZE_SET`"));
     }
     if let Some(name) = &module.server_name {
         super::header_value(name, "server_name", findings);

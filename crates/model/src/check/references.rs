@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::endpoints;
+use crate::host::Host;
 use crate::mapping::{LoadBalancerPolicy, Mapping};
 use crate::read::{self, Finding, Id, Kind, Spec, Written};
 use crate::resolver::{BUILT_IN, Resolver};
@@ -85,6 +86,13 @@ impl<'a> Names<'a> {
                 }
                 findings
             }
+            Spec::Host(host) => {
+                let named = host.tls_context.as_ref();
+                named
+                    .and_then(|named| self.host_context(object, host, &named.name))
+                    .into_iter()
+                    .collect()
+            }
             Spec::Module(module) => {
                 let name = module.resolver.as_deref();
                 name.and_then(|name| self.unknown_resolver(name))
@@ -137,6 +145,23 @@ impl<'a> Names<'a> {
             }
             Err(unknown) => vec![unknown],
         }
+    }
+
+    /// The TLSContext of a Host must be known, and only one of the two may have the certificate.
+    fn host_context(&self, object: &Written, host: &Host, name: &str) -> Option<Finding> {
+        let context = match self.context(object, name) {
+            Ok(context) => context,
+            Err(unknown) => {
+                let path = "tlsContext.name".to_owned();
+                return Some(Finding { path, ..unknown });
+            }
+        };
+        let (ours, theirs) = (host.tls_secret.as_ref()?, context.secret.as_ref()?);
+        let (_, theirs) = context.secret_key(theirs, &object.id.namespace);
+        (ours.name != *theirs).then(|| {
+            let what = format!("the TLSContext `{name}` has another Secret, `{theirs}`");
+            Finding::error("tlsSecret", what).hint("leave one of them away")
+        })
     }
 
     /// Returns the TLSContext that an object names in `tls`: one of its own namespace, or of another.

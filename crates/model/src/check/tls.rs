@@ -2,7 +2,9 @@
 
 use crate::read::Finding;
 use crate::shape::alternatives;
-use crate::tls_context::{CIPHER_SUITES, GROUPS, TlsContext, TlsVersion, WEAK_CIPHER_SUITES};
+use crate::tls_context::{
+    CIPHER_SUITES, GROUPS, PROTOCOLS, TlsContext, TlsVersion, WEAK_CIPHER_SUITES,
+};
 
 pub(super) fn tls_context(context: &TlsContext, findings: &mut Vec<Finding>) {
     pairs(context, findings);
@@ -19,9 +21,24 @@ pub(super) fn tls_context(context: &TlsContext, findings: &mut Vec<Finding>) {
     for (index, host) in context.hosts.iter().enumerate() {
         super::glob(host, &format!("hosts[{index}]"), findings);
     }
-    if !context.hosts.is_empty() {
-        let what = "TLS with clients has no effect yet, this context is for services only";
-        findings.push(Finding::warning("hosts", what));
+    for name in context.protocols() {
+        if !PROTOCOLS.contains(&name) {
+            let what = format!("the protocol `{name}` is not spoken inside TLS");
+            let finding = Finding::error("alpn_protocols", what);
+            findings.push(finding.hint(alternatives(name, &PROTOCOLS)));
+        }
+    }
+    if !context.hosts.is_empty() && context.secret.is_none() && context.cert_chain_file.is_none() {
+        let what = "names without a certificate are not answered";
+        let finding = Finding::warning("hosts", what);
+        findings.push(finding.hint("write `secret`, unless the Hosts that name it have one"));
+    }
+    if context.ocsp_staple_file.is_some()
+        && context.secret.is_none()
+        && context.cert_chain_file.is_none()
+    {
+        let what = "there is no certificate to staple it to";
+        findings.push(Finding::warning("ocsp_staple_file", what));
     }
     let given = context.ca_secret.is_some() || context.cacert_chain_file.is_some();
     if given && context.verify.is_some() {
@@ -38,9 +55,14 @@ pub(super) fn tls_context(context: &TlsContext, findings: &mut Vec<Finding>) {
         let what = "a list of revoked certificates has no effect without the CA";
         findings.push(Finding::warning("crl_secret", what));
     }
-    if context.redirect_cleartext_from.is_some() {
-        let what = "`redirect_cleartext_from` has no effect yet";
-        findings.push(Finding::warning("redirect_cleartext_from", what));
+    if context.cert_required == Some(true) && !given {
+        let what = "a certificate that clients must show needs the CA that it comes from";
+        let finding = Finding::warning("cert_required", what);
+        findings.push(finding.hint("write `ca_secret`"));
+    }
+    if context.redirect_cleartext_from == Some(0) {
+        let what = "a port is a number from 1 to 65535";
+        findings.push(Finding::error("redirect_cleartext_from", what));
     }
 }
 

@@ -155,25 +155,39 @@ impl Round {
         let mut hosts = Vec::new();
         for object in objects {
             match &object.spec {
-                Spec::Listener(listener) => listeners.push((*object, &listener.host_binding)),
-                Spec::Host(_) => hosts.push(*object),
+                Spec::Listener(listener) => {
+                    listeners.push((*object, &listener.host_binding, listener.speaks_tls()));
+                }
+                Spec::Host(host) => hosts.push((*object, &**host)),
                 _ => (),
             }
         }
         if listeners.is_empty() || hosts.is_empty() {
             return;
         }
-        let takes = |(listener, binding): &(&Written, &HostBinding), host: &Written| {
+        type Bound<'a> = (&'a Written, &'a HostBinding, bool);
+        let takes = |(listener, binding, _): &Bound<'_>, host: &Written| {
             binding.takes(&listener.id.namespace, &host.id.namespace, &host.labels)
         };
-        for host in &hosts {
-            if !listeners.iter().any(|listener| takes(listener, host)) {
+        for (host, said) in &hosts {
+            let mut taking = listeners
+                .iter()
+                .filter(|listener| takes(listener, host))
+                .peekable();
+            if taking.peek().is_none() {
                 let what = "no Listener's `hostBinding` takes this Host: it is served nowhere";
                 self.find(host, Finding::warning("", what));
+            } else if !taking.any(|(_, _, tls)| *tls)
+                && let Some(path) = said.certificate_path()
+            {
+                let what =
+                    "no Listener that takes this Host speaks TLS, its certificate has no effect";
+                let hint = "write `protocol: HTTPS` in the Listener";
+                self.find(host, Finding::warning(path, what).hint(hint));
             }
         }
         for listener in &listeners {
-            if !hosts.iter().any(|host| takes(listener, host)) {
+            if !hosts.iter().any(|(host, _)| takes(listener, host)) {
                 let what = "it takes no Host: every request to this port is answered with 404";
                 let hint = "`namespace: { from: ALL }` takes all of them";
                 self.find(listener.0, Finding::warning("hostBinding", what).hint(hint));

@@ -407,10 +407,9 @@ fn fields_without_effect_are_named() {
         "#]],
     );
     problems(
-        "apiVersion: getambassador.io/v3alpha1\nkind: Host\nmetadata: { name: h }\nspec: { hostname: a.b, tlsSecret: { name: s }, requestPolicy: { insecure: { action: Route, additionalPort: 80 } } }",
+        "apiVersion: getambassador.io/v3alpha1\nkind: Host\nmetadata: { name: h }\nspec: { hostname: a.b, tlsSecret: { name: s }, acmeProvider: { authority: 'https://acme.example/' } }",
         expect![[r#"
-            a.yaml:4:35: warning: spec.tlsSecret: `tlsSecret` is accepted, it has no effect yet
-            a.yaml:4:108: warning: spec.requestPolicy.insecure.additionalPort: `requestPolicy.insecure.additionalPort` is accepted, it has no effect yet
+            a.yaml:4:62: warning: spec.acmeProvider: `acmeProvider` is accepted, it has no effect yet
         "#]],
     );
     problems(
@@ -710,8 +709,50 @@ fn listeners_are_checked() {
         &one(&format!(
             "{{ port: 8443, protocol: HTTPS, securityModel: XFP, {binding} }}"
         )),
+        expect![""],
+    );
+    for stack in [
+        "[TLS, HTTP, TCP]",
+        "[TLS, PROXY, HTTP, TCP]",
+        "[PROXY, TLS, HTTP]",
+    ] {
+        problems(
+            &one(&format!(
+                "{{ port: 8443, protocolStack: {stack}, securityModel: XFP, {binding} }}"
+            )),
+            expect![""],
+        );
+    }
+    problems(
+        &one(&format!(
+            "{{ port: 8443, protocolStack: [HTTP, TLS], securityModel: XFP, {binding} }}"
+        )),
         expect![[r#"
-            a.yaml:4:31: warning: spec.protocol: TLS has no effect yet, port 8443 takes cleartext only
+            a.yaml:4:36: error: spec.protocolStack: `TLS` comes before HTTP (write `TLS` before `HTTP`)
+        "#]],
+    );
+    problems(
+        &one(&format!(
+            "{{ port: 8443, protocolStack: [TLS, HTTP, PROXY], securityModel: XFP, {binding} }}"
+        )),
+        expect![[r#"
+            a.yaml:4:36: error: spec.protocolStack: `PROXY` comes before HTTP (write `PROXY` before `HTTP`)
+        "#]],
+    );
+    problems(
+        &one(&format!(
+            "{{ port: 8443, protocolStack: [TCP, HTTP], securityModel: XFP, {binding} }}"
+        )),
+        expect![[r#"
+            a.yaml:4:36: error: spec.protocolStack: TCP carries everything else (write `TCP` last)
+        "#]],
+    );
+    problems(
+        &one(&format!(
+            "{{ port: 8443, protocolStack: [TLS, HTTP, UDP], securityModel: XFP, {binding} }}"
+        )),
+        expect![[r#"
+            a.yaml:4:36: warning: spec.protocolStack: HTTP/3 is not spoken yet, nothing listens on UDP port 8443
         "#]],
     );
     problems(
@@ -785,5 +826,60 @@ fn members_of_a_group_agree() {
             a.yaml:3:69: error: routes[1].connect_timeout_ms: `connect_timeout_ms` differs from the other Mapping for the same requests (its requests are shared with the one in a.yaml:2:3)
             a.yaml:4:44: error: routes[2].host_redirect: a redirect and a service cannot share requests (its requests are shared with the one in a.yaml:2:3)
         "#]],
+    );
+}
+
+#[test]
+fn tls_with_clients_is_checked() {
+    let host = |spec: &str| {
+        format!(
+            "apiVersion: getambassador.io/v3alpha1\nkind: Host\nmetadata: {{ name: h }}\nspec: {spec}\n---\n"
+        )
+    };
+    problems(
+        &host(
+            "{ hostname: a.b, tls: { min_tls_version: v1.3, max_tls_version: v1.2, alpn_protocols: 'h2, spdy', sni: x, cert_required: true }, requestPolicy: { insecure: { additionalPort: 70000 } } }",
+        ),
+        expect![[r#"
+            a.yaml:4:48: error: spec.tls.min_tls_version: the oldest version is newer than the newest
+            a.yaml:4:93: error: spec.tls.alpn_protocols: the protocol `spdy` is not spoken inside TLS (known are `h2`, `http/1.1`)
+            a.yaml:4:110: warning: spec.tls.sni: `sni` is for TLS towards services, it has no effect in a Host
+            a.yaml:4:128: warning: spec.tls.cert_required: a certificate that clients must show needs the CA that it comes from (write `ca_secret`)
+            a.yaml:4:181: error: spec.requestPolicy.insecure.additionalPort: a port is a number from 1 to 65535 (-1 stands for none)
+        "#]],
+    );
+    problems(
+        &host("{ hostname: a.b, tlsContext: { name: nobody } }"),
+        expect![[r#"
+            a.yaml:4:44: error: spec.tlsContext.name: unknown TLSContext `nobody`
+        "#]],
+    );
+    let context = "apiVersion: getambassador.io/v3alpha1\nkind: TLSContext\nmetadata: { name: c }\nspec: { hosts: [a.b], secret: one, redirect_cleartext_from: 0 }\n";
+    problems(
+        context,
+        expect![[r#"
+        a.yaml:4:61: error: spec.redirect_cleartext_from: a port is a number from 1 to 65535
+    "#]],
+    );
+    let context = context.replace(", redirect_cleartext_from: 0", "");
+    let both = "{ hostname: a.b, tlsContext: { name: c }, tlsSecret: { name: other } }";
+    problems(
+        &(host(both) + &context),
+        expect![[r#"
+        a.yaml:4:60: error: spec.tlsSecret: the TLSContext `c` has another Secret, `one` (leave one of them away)
+    "#]],
+    );
+    let listener = "apiVersion: getambassador.io/v3alpha1\nkind: Listener\nmetadata: { name: l }\nspec: { port: 80, protocol: HTTP, securityModel: XFP, hostBinding: { namespace: { from: ALL } } }\n";
+    problems(
+        &(host("{ hostname: a.b, tlsSecret: { name: s } }") + listener),
+        expect![[r#"
+            a.yaml:4:35: warning: spec.tlsSecret: no Listener that takes this Host speaks TLS, its certificate has no effect (write `protocol: HTTPS` in the Listener)
+        "#]],
+    );
+    problems(
+        "tls_contexts: { c: { hosts: [a.b] } }",
+        expect![[r#"
+        a.yaml:1:29: warning: tls_contexts.c.hosts: names without a certificate are not answered (write `secret`, unless the Hosts that name it have one)
+    "#]],
     );
 }
