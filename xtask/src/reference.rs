@@ -1,4 +1,5 @@
-//! Writes what can be told from the model: the JSON schemas and the reference pages of all kinds.
+//! Writes what can be told from the code: the JSON schemas and the reference pages of all kinds, and how far the broker
+//! is Apache Kafka.
 //!
 //! The sentences on the fields are the ones in the structs' comments, so that a page cannot say something else than the
 //! code. `--check` only compares, for the test command.
@@ -36,7 +37,7 @@ pub(crate) fn run(check: bool) -> anyhow::Result<()> {
             .map(|name| name.display().to_string())
             .collect();
         bail!(
-            "docs/reference is not as crates/model says; run `cargo xtask reference` and commit: {}",
+            "docs/reference is not as the code says; run `cargo xtask reference` and commit: {}",
             names.join(", ")
         );
     }
@@ -56,6 +57,10 @@ fn files() -> Vec<(PathBuf, String)> {
         .iter_mut()
         .for_each(|shape| shape.spec = sorted(&shape.spec));
     let mut files = vec![
+        (
+            PathBuf::from("kafka-compatibility.md"),
+            broker::compatibility::page(),
+        ),
         (PathBuf::from("README.md"), index(&shapes)),
         (
             PathBuf::from("schema/nuncio.json"),

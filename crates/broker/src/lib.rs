@@ -28,6 +28,7 @@ mod auth;
 mod chores;
 mod cleaner;
 mod clock;
+pub mod compatibility;
 mod connection;
 mod core;
 mod dispatch;

@@ -13,6 +13,7 @@ mod group_settings;
 mod groups;
 mod handover;
 mod produces;
+mod reference;
 mod topics;
 mod transactions;
 
@@ -150,6 +151,7 @@ async fn answers_are_those_of_apache_kafka() {
     admin::run(&mut both).await;
     group_settings::run(&mut both).await;
     cluster::run(&mut both).await;
+    reference::run(&mut both).await;
     both.finish();
 }
 

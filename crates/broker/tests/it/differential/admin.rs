@@ -347,7 +347,7 @@ async fn cluster(both: &mut Both) {
                 .collect()
         }),
     };
-    for version in 1..=4 {
+    for version in 1..=5 {
         both.ask(
             "log dirs of a topic",
             version,
