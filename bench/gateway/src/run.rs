@@ -2,17 +2,26 @@
 
 use std::{
     net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail, ensure};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore, client::Resumption};
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
     task::JoinSet,
     time::timeout,
 };
+use tokio_rustls::TlsConnector;
+
+/// The host that is asked.
+const HOST: &str = "bench.local";
 
 /// The longest answer head.
 const HEAD_BYTES_MAX: usize = 64 << 10;
@@ -39,7 +48,19 @@ pub(crate) struct Options {
     /// A new connection for each request.
     #[arg(long)]
     pub(crate) close: bool,
+
+    /// Speaks TLS and trusts the CA in this file; each connection begins anew, no session goes on.
+    #[arg(long)]
+    pub(crate) tls: Option<PathBuf>,
 }
+
+/// What carries the bytes.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+/// An open connection, and room for what is read of it.
+type Open = (Box<dyn Stream>, Vec<u8>);
 
 /// What one client saw.
 #[derive(Default)]
@@ -51,11 +72,12 @@ struct Seen {
 
 /// Asks for as long as it was told and returns the counts.
 pub(crate) async fn run(options: &Options) -> anyhow::Result<Value> {
+    let connector = options.tls.as_deref().map(connector).transpose()?;
     let end = Instant::now() + Duration::from_secs_f64(options.seconds);
     let began = Instant::now();
     let mut clients = JoinSet::new();
     for _ in 0..options.connections {
-        clients.spawn(client(options.clone(), end));
+        clients.spawn(client(options.clone(), connector.clone(), end));
     }
     let mut all = Seen::default();
     while let Some(seen) = clients.join_next().await {
@@ -80,7 +102,7 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<Value> {
     }))
 }
 
-async fn client(options: Options, end: Instant) -> Seen {
+async fn client(options: Options, connector: Option<TlsConnector>, end: Instant) -> Seen {
     let mut seen = Seen::default();
     let close = if options.close {
         "connection: close\r\n"
@@ -88,15 +110,20 @@ async fn client(options: Options, end: Instant) -> Seen {
         ""
     };
     let request = format!(
-        "GET {} HTTP/1.1\r\nhost: bench.local\r\n{close}\r\n",
+        "GET {} HTTP/1.1\r\nhost: {HOST}\r\n{close}\r\n",
         options.path
     );
-    let mut connection: Option<(TcpStream, Vec<u8>)> = None;
+    let mut connection: Option<Open> = None;
     while Instant::now() < end {
         let began = Instant::now();
         let asked = timeout(
             ANSWER_MAX,
-            ask(&options, connection.take(), request.as_bytes()),
+            ask(
+                &options,
+                connector.as_ref(),
+                connection.take(),
+                request.as_bytes(),
+            ),
         )
         .await;
         match asked.map_err(anyhow::Error::from).and_then(|answer| answer) {
@@ -117,9 +144,10 @@ async fn client(options: Options, end: Instant) -> Seen {
 /// Asks once. Returns the connection when it can be used again.
 async fn ask(
     options: &Options,
-    connection: Option<(TcpStream, Vec<u8>)>,
+    connector: Option<&TlsConnector>,
+    connection: Option<Open>,
     request: &[u8],
-) -> anyhow::Result<Option<(TcpStream, Vec<u8>)>> {
+) -> anyhow::Result<Option<Open>> {
     let (mut stream, mut read) = match connection {
         Some(open) => open,
         None => {
@@ -127,6 +155,14 @@ async fn ask(
                 .await
                 .context("could not connect")?;
             stream.set_nodelay(true)?;
+            let stream: Box<dyn Stream> = match connector {
+                None => Box::new(stream),
+                Some(connector) => {
+                    let name = ServerName::try_from(HOST)?;
+                    let shaken = connector.connect(name, stream).await;
+                    Box::new(shaken.context("no handshake")?)
+                }
+            };
             (stream, Vec::with_capacity(64 << 10))
         }
     };
@@ -156,6 +192,18 @@ async fn ask(
         left = left.saturating_sub(got);
     }
     Ok((!options.close).then_some((stream, read)))
+}
+
+fn connector(ca: &Path) -> anyhow::Result<TlsConnector> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(ca).context("could not read the CA")?)?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.resumption = Resumption::disabled();
+    Ok(TlsConnector::from(Arc::new(config)))
 }
 
 fn content_length(head: &str) -> Option<usize> {

@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::{Context, ensure};
 use serde_json::json;
+use testkit::tls::Ca;
 
 use super::process::pinned;
 
@@ -31,7 +32,38 @@ pub(crate) struct Task<'a> {
     /// Nuncio does all that a careful user asks for: access lines, header changes, retries, circuit breakers, outlier
     /// detection. Envoy stays as it comes.
     pub(crate) careful: bool,
+    /// Clients speak TLS.
+    pub(crate) tls: Option<&'a Certificate>,
     pub(crate) folder: &'a Path,
+}
+
+/// A certificate with an ECDSA key, in files.
+pub(crate) struct Certificate {
+    pub(crate) ca: PathBuf,
+    chain: PathBuf,
+    key: PathBuf,
+}
+
+impl Certificate {
+    /// Makes one for the host that the clients ask.
+    pub(crate) fn make(folder: &Path) -> anyhow::Result<Self> {
+        let ca = Ca::new();
+        let identity = ca.sign("bench.local");
+        let files = [
+            ("ca.pem", ca.pem()),
+            ("chain.pem", identity.chain),
+            ("key.pem", identity.key),
+        ];
+        let [ca, chain, key] = files.map(|(name, text)| (folder.join(name), text));
+        for (file, text) in [&ca, &chain, &key] {
+            fs::write(file, text)?;
+        }
+        Ok(Certificate {
+            ca: ca.0,
+            chain: chain.0,
+            key: key.0,
+        })
+    }
 }
 
 impl Contender {
@@ -92,11 +124,25 @@ fn envoy_config(task: &Task<'_>) -> serde_json::Value {
             json!({ "match": { "prefix": prefix }, "route": { "cluster": "upstream", "timeout": "0s" } })
         })
         .collect();
+    // Without a certificate the field is null, which Envoy takes for none.
+    let socket = task.tls.map(|certificate| json!({
+        "name": "tls",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+            "common_tls_context": {
+                "alpn_protocols": ["http/1.1"],
+                "tls_certificates": [{
+                    "certificate_chain": { "filename": certificate.chain },
+                    "private_key": { "filename": certificate.key },
+                }],
+            },
+        },
+    }));
     json!({ "static_resources": {
         "listeners": [{
             "name": "plain",
             "address": address(task.listen),
-            "filter_chains": [{ "filters": [{ "name": "http", "typed_config": {
+            "filter_chains": [{ "transport_socket": socket, "filters": [{ "name": "http", "typed_config": {
                 "@type": http,
                 "stat_prefix": "plain",
                 "route_config": { "virtual_hosts": [{ "name": "all", "domains": ["*"], "routes": routes }] },
@@ -125,9 +171,17 @@ fn nuncio_config(task: &Task<'_>) -> String {
     for prefix in prefixes(task) {
         _ = writeln!(
             config,
-            "  - {{ prefix: {prefix}, rewrite: \"\", timeout_ms: 0, service: \"http://{}\"{} }}",
+            "  - {{ prefix: {prefix}, hostname: \"*\", rewrite: \"\", timeout_ms: 0, service: \"http://{}\"{} }}",
             task.upstream,
             if task.careful { CAREFUL } else { "" }
+        );
+    }
+    if let Some(certificate) = task.tls {
+        _ = writeln!(
+            config,
+            "hosts:\n  - hostname: \"*\"\n    tls: {{ cert_chain_file: '{}', private_key_file: '{}' }}",
+            certificate.chain.display(),
+            certificate.key.display()
         );
     }
     config

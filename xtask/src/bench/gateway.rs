@@ -13,7 +13,7 @@ use anyhow::{Context, ensure};
 use serde_json::Value;
 
 use super::{
-    contender::{self, Contender, Task},
+    contender::{self, Certificate, Contender, Task},
     process::{Pinned, pinned},
 };
 
@@ -60,6 +60,7 @@ struct Kind {
     connections: usize,
     close: bool,
     careful: bool,
+    tls: bool,
 }
 
 const KINDS: &[Kind] = &[
@@ -70,6 +71,7 @@ const KINDS: &[Kind] = &[
         connections: 64,
         close: false,
         careful: false,
+        tls: false,
     },
     Kind {
         name: "1 MiB body",
@@ -78,6 +80,7 @@ const KINDS: &[Kind] = &[
         connections: 16,
         close: false,
         careful: false,
+        tls: false,
     },
     Kind {
         name: "1 KiB, new connection each",
@@ -86,6 +89,7 @@ const KINDS: &[Kind] = &[
         connections: 16,
         close: true,
         careful: false,
+        tls: false,
     },
     Kind {
         name: "1 KiB, keep-alive, Nuncio with everything on",
@@ -94,6 +98,25 @@ const KINDS: &[Kind] = &[
         connections: 64,
         close: false,
         careful: true,
+        tls: false,
+    },
+    Kind {
+        name: "1 KiB, keep-alive, TLS",
+        routes: 1,
+        path: "/small",
+        connections: 64,
+        close: false,
+        careful: false,
+        tls: true,
+    },
+    Kind {
+        name: "1 KiB, new TLS connection each",
+        routes: 1,
+        path: "/small",
+        connections: 16,
+        close: true,
+        careful: false,
+        tls: true,
     },
     Kind {
         name: "1 KiB, keep-alive, 10,000 routes",
@@ -102,6 +125,7 @@ const KINDS: &[Kind] = &[
         connections: 64,
         close: false,
         careful: false,
+        tls: false,
     },
 ];
 
@@ -155,6 +179,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let folder = target.join("bench/gateway");
     fs::create_dir_all(&folder)?;
 
+    let certificate = Certificate::make(&folder)?;
     let load = built.join("load");
     let address = free_address()?;
     let mut command = pinned(options.load_core, &load);
@@ -167,9 +192,15 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     for rep in 1..=options.reps {
         for contender in &contenders {
             eprintln!("{} of {}: {}", rep, options.reps, contender.name());
-            for (routes, careful) in [(1, false), (1, true), (10_000, false)] {
+            for (routes, careful, tls) in [
+                (1, false, false),
+                (1, true, false),
+                (1, false, true),
+                (10_000, false, false),
+            ] {
                 let task = Task {
                     careful,
+                    tls: tls.then_some(&certificate),
                     listen: free_address()?,
                     upstream: address,
                     routes,
@@ -206,18 +237,16 @@ fn measure(
     let start = proxy.wait_for(task.listen, &log)?;
     proxy.settle()?;
     let memory_kib = proxy.memory_kib()?;
-    if !task.careful {
+    if !task.careful && task.tls.is_none() {
         results
             .idle
             .entry((task.routes, name))
             .or_default()
             .push(Idle { start, memory_kib });
     }
-    for (index, kind) in KINDS
-        .iter()
-        .enumerate()
-        .filter(|(_, kind)| kind.routes == task.routes && kind.careful == task.careful)
-    {
+    for (index, kind) in KINDS.iter().enumerate().filter(|(_, kind)| {
+        kind.routes == task.routes && kind.careful == task.careful && kind.tls == task.tls.is_some()
+    }) {
         let ask = |seconds: f64| {
             let mut command = pinned(options.load_core, load);
             command
@@ -230,6 +259,9 @@ fn measure(
             command.arg("--seconds").arg(seconds.to_string());
             if kind.close {
                 command.arg("--close");
+            }
+            if let Some(certificate) = task.tls {
+                command.arg("--tls").arg(&certificate.ca);
             }
             asked(command)
         };
