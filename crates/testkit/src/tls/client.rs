@@ -111,7 +111,14 @@ impl Client {
     /// # Errors
     /// When nothing comes of it.
     pub fn look(&self, address: SocketAddr, name: &str) -> io::Result<(Raw, Saw)> {
-        let mut stream = TcpStream::connect_timeout(&address, LIMIT)?;
+        self.over(TcpStream::connect_timeout(&address, LIMIT)?, name)
+    }
+
+    /// Shakes hands over a connection that is open already.
+    ///
+    /// # Errors
+    /// When nothing comes of it.
+    pub fn over(&self, mut stream: TcpStream, name: &str) -> io::Result<(Raw, Saw)> {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(LIMIT))?;
         stream.set_write_timeout(Some(LIMIT))?;

@@ -256,3 +256,83 @@ routes: [{{ prefix: /, service: '{}', add_request_headers: {{ x-tls: {{ value: '
     assert_eq!(line["client_subject"], "CN=rcgen self signed cert");
     drop(Arc::new(echo));
 }
+
+/// A proxy in front says whose connection it is, before the handshake.
+#[test]
+fn the_proxy_header_comes_before_the_handshake() {
+    let (ca, client) = ca();
+    let edge = Edge::start(&format!(
+        "listeners: [{{ port: 0, protocolStack: [TLS, PROXY, HTTP, TCP], securityModel: XFP, hostBinding: {{ namespace: {{ from: ALL }} }} }}]
+hosts: [{{ hostname: shop.example, tlsSecret: {{ name: shop }}, requestPolicy: {{ insecure: {{ action: Route }} }} }}]
+{}",
+        secrets(&[("shop", &ca.sign("shop.example"))])
+    ));
+    let header = b"PROXY TCP4 192.0.2.7 192.0.2.1 4000 443\r\n";
+    let request = "GET /x HTTP/1.1\nhost: shop.example";
+    let seen = |answer: Response| {
+        let headers = &answer.json()["request"]["headers"];
+        (
+            headers["x-forwarded-for"][0].clone(),
+            headers["x-forwarded-proto"][0].clone(),
+        )
+    };
+    let open = || {
+        let mut stream = std::net::TcpStream::connect(edge.rig.address).expect("a connection");
+        std::io::Write::write_all(&mut stream, header).expect("a header");
+        stream
+    };
+    let (mut raw, _) = client.over(open(), "shop.example").expect("hands");
+    let secured = seen(raw::ask(&mut raw, request, ""));
+    assert_eq!(secured, ("192.0.2.7".into(), "https".into()));
+    let cleartext = seen(raw::ask(&mut raw::Raw::of(open()), request, ""));
+    assert_eq!(cleartext, ("192.0.2.7".into(), "http".into()));
+}
+
+/// A tunnel is one inside TLS too.
+#[test]
+fn upgrades_work_inside_tls() {
+    let (ca, client) = ca();
+    let edge = Edge::start(&format!(
+        "hosts: [{{ hostname: shop.example, tlsSecret: {{ name: shop }} }}]
+routes: [{{ prefix: /, service: $a, allow_upgrade: [websocket] }}]
+{}",
+        secrets(&[("shop", &ca.sign("shop.example"))])
+    ));
+    let mut raw = client
+        .connect(edge.rig.address, "shop.example")
+        .expect("hands");
+    raw.send("GET /x HTTP/1.1\r\nhost: shop.example\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n");
+    let head = raw.take_until(b"\r\n\r\n");
+    assert!(
+        head.starts_with(b"HTTP/1.1 101"),
+        "{}",
+        String::from_utf8_lossy(&head)
+    );
+    // More than one record each way.
+    let much: Vec<u8> = (0..100_000_u32).map(|at| at as u8).collect();
+    raw.send(&much);
+    assert_eq!(raw.take(much.len()), much);
+}
+
+/// Bodies of many records, both ways, on a connection that is kept.
+#[test]
+fn large_bodies_pass_inside_tls() {
+    let (ca, client) = ca();
+    let edge = Edge::start(&format!(
+        "hosts: [{{ hostname: shop.example, tlsSecret: {{ name: shop }} }}]\n{}",
+        secrets(&[("shop", &ca.sign("shop.example"))])
+    ));
+    let mut raw = client
+        .connect(edge.rig.address, "shop.example")
+        .expect("hands");
+    let body = "x".repeat(300_000);
+    for _ in 0..3 {
+        raw.send(format!(
+            "POST /x HTTP/1.1\r\nhost: shop.example\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        ));
+        let answer = raw.take_response();
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.json()["request"]["body"].as_str(), Some(&*body));
+    }
+}
