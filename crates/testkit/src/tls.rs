@@ -15,7 +15,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 
-pub use client::Client;
+pub use client::{Client, Saw};
 
 /// A CA and what it has signed.
 pub struct Ca(CertifiedIssuer<'static, KeyPair>);

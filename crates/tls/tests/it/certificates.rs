@@ -4,13 +4,13 @@ use std::fs;
 use std::time::Duration;
 
 use rustls::version::{TLS12, TLS13};
-use testkit::tls::{Ca, Identity};
+use testkit::tls::{Ca, Client, Identity, Saw};
 use tls::certificate::Certificate;
 
-use crate::rig::{Client, Rig, Saw, Server, meet};
+use crate::rig::{Rig, Server, meet};
 
 fn subject(saw: &Saw) -> Certificate {
-    Certificate::read(&saw.chain[0]).expect("a certificate")
+    Certificate::read(&saw.certificate).expect("a certificate")
 }
 
 /// Shakes hands and returns the names of the certificate.
@@ -30,7 +30,7 @@ async fn of_several_certificates_the_one_for_the_name_is_shown() {
     rig.identity("plain", &ca.sign("shop.example"));
     rig.identity("wild", &ca.sign("*.eu.example"));
     let contexts = ["secret: plain", "secret: wild"];
-    let client = Client::trusting(&ca);
+    let client = Client::new(&ca);
     for (asked, expected) in [
         ("shop.example", "shop.example"),
         ("SHOP.example", "shop.example"),
@@ -104,8 +104,7 @@ async fn versions_protocols_and_suites_are_chosen() {
         "ECDHE-ECDSA-CHACHA20-POLY1305"
     );
 
-    let mut client = Client::trusting(&ca);
-    client.config.alpn_protocols = vec![b"http/1.1".to_vec(), b"h2".to_vec()];
+    let client = Client::new(&ca).alpn(&["http/1.1", "h2"]);
     for (context, expected) in [
         ("secret: shop", "h2"),
         ("{ secret: shop, alpn_protocols: http/1.1 }", "http/1.1"),
@@ -130,7 +129,7 @@ async fn what_is_broken_leaves_the_last_good() {
         Some("there is no Secret `shop.default`")
     );
     let server = Server::new();
-    let client = Client::trusting(&ca);
+    let client = Client::new(&ca);
     let (session, saw) = meet(&server, &terminator, &client, "a.example").await;
     assert_eq!(session.expect_err("no certificate").name(), "name_unknown");
     assert!(saw.is_err());

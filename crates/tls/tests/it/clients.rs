@@ -1,8 +1,8 @@
 //! Certificates that clients must or may show.
 
-use testkit::tls::Ca;
+use testkit::tls::{Ca, Client};
 
-use crate::rig::{Client, Rig, Server, meet};
+use crate::rig::{Rig, Server, meet};
 
 /// Who the client is, or why it was refused.
 async fn told(rig: &mut Rig, context: &str, client: &Client) -> String {
@@ -24,7 +24,7 @@ async fn clients_must_or_may_show_a_certificate_of_the_ca() {
     let mut rig = Rig::new();
     rig.identity("shop", &ca.sign("shop.example"));
     rig.secret("ca", &[("ca.crt", ours.pem().as_bytes())]);
-    let silent = Client::trusting(&ca);
+    let silent = Client::new(&ca);
     let good = Client::showing(&ca, &ours.sign("alice.example"));
     let bad = Client::showing(&ca, &theirs.sign("mallory.example"));
 

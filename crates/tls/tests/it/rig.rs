@@ -1,4 +1,4 @@
-//! A server for one terminator, and clients that tell what they saw.
+//! A server for one terminator.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -6,19 +6,13 @@ use std::sync::Arc;
 
 use model::config::Secret;
 use model::{Config, TlsContext};
-use rustls::client::Resumption;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
-use testkit::tls::{Ca, Identity};
+use testkit::tls::{Client, Identity, Saw};
 use tls::accept::{Failed, Session, Turns, hello};
 use tls::keep::Terminators;
 use tls::material::Context;
 use tls::server::Terminator;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::runtime::Handle;
-use tokio_rustls::TlsConnector;
 
 /// What a server reads certificates from, and who keeps them.
 pub(crate) struct Rig {
@@ -106,78 +100,6 @@ impl Server {
     }
 }
 
-/// What a client saw.
-#[derive(Debug)]
-pub(crate) struct Saw {
-    pub(crate) chain: Vec<CertificateDer<'static>>,
-    pub(crate) alpn: String,
-}
-
-/// A client that trusts a CA.
-pub(crate) struct Client {
-    pub(crate) config: ClientConfig,
-}
-
-impl Client {
-    pub(crate) fn trusting(ca: &Ca) -> Self {
-        Self::with(ca, None, rustls::ALL_VERSIONS, |_| true)
-    }
-
-    pub(crate) fn showing(ca: &Ca, identity: &Identity) -> Self {
-        Self::with(ca, Some(identity), rustls::ALL_VERSIONS, |_| true)
-    }
-
-    /// A client that speaks these versions only, and takes these cipher suites only.
-    pub(crate) fn with(
-        ca: &Ca,
-        identity: Option<&Identity>,
-        versions: &[&'static SupportedProtocolVersion],
-        suites: impl Fn(&str) -> bool,
-    ) -> Self {
-        let mut provider = rustls::crypto::aws_lc_rs::default_provider();
-        let name = |suite: &rustls::SupportedCipherSuite| format!("{:?}", suite.suite());
-        provider.cipher_suites.retain(|suite| suites(&name(suite)));
-        let mut roots = RootCertStore::empty();
-        let root = CertificateDer::from_pem_slice(ca.pem().as_bytes()).expect("a root");
-        roots.add(root).expect("a root");
-        let builder = ClientConfig::builder_with_provider(Arc::new(provider))
-            .with_protocol_versions(versions)
-            .expect("versions")
-            .with_root_certificates(roots);
-        let mut config = match identity {
-            None => builder.with_no_client_auth(),
-            Some(identity) => {
-                let chain = CertificateDer::pem_slice_iter(identity.chain.as_bytes());
-                let chain = chain.collect::<Result<Vec<_>, _>>().expect("a chain");
-                let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).expect("a key");
-                builder
-                    .with_client_auth_cert(chain, key)
-                    .expect("an identity")
-            }
-        };
-        config.resumption = Resumption::in_memory_sessions(8);
-        Client { config }
-    }
-
-    /// Connects, and waits for the answer to a byte.
-    pub(crate) async fn ask(&self, address: SocketAddr, name: &str) -> std::io::Result<Saw> {
-        let stream = TcpStream::connect(address).await?;
-        let name = ServerName::try_from(name.to_owned()).expect("a name");
-        let connector = TlsConnector::from(Arc::new(self.config.clone()));
-        let mut stream = connector.connect(name, stream).await?;
-        stream.write_all(b"x").await?;
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).await?;
-        assert_eq!(answer, b"x");
-        let connection = stream.get_ref().1;
-        let alpn = connection.alpn_protocol().unwrap_or(b"-");
-        Ok(Saw {
-            chain: connection.peer_certificates().unwrap_or_default().to_vec(),
-            alpn: String::from_utf8_lossy(alpn).into_owned(),
-        })
-    }
-}
-
 /// Lets a client ask a server, and returns what each of them saw.
 pub(crate) async fn meet(
     server: &Server,
@@ -185,5 +107,15 @@ pub(crate) async fn meet(
     client: &Client,
     name: &str,
 ) -> (Result<Session, Failed>, std::io::Result<Saw>) {
-    tokio::join!(server.serve(terminator), client.ask(server.address(), name))
+    let (client, address, name) = (client.clone(), server.address(), name.to_owned());
+    let asking = tokio::task::spawn_blocking(move || {
+        let (mut raw, saw) = client.look(address, &name)?;
+        // With TLS 1.3 a client learns of its refusal after the handshake.
+        match raw.try_send("x") && raw.take_to_end() == b"x" {
+            true => Ok(saw),
+            false => Err(std::io::ErrorKind::ConnectionAborted.into()),
+        }
+    });
+    let (session, saw) = tokio::join!(server.serve(terminator), asking);
+    (session, saw.expect("the client tells"))
 }
