@@ -1,7 +1,8 @@
-//! `nuncio groups`: list, describe, reset and delete consumer groups of any Kafka-compatible broker.
+//! `nuncio groups`: list, describe, reset and delete consumer groups and share groups of any Kafka-compatible broker.
 
 mod age;
 mod reset;
+mod share;
 mod show;
 
 use anyhow::{Context, bail};
@@ -118,6 +119,14 @@ async fn delete_offsets(
     name: &str,
     topics: &[Partitions],
 ) -> anyhow::Result<()> {
+    if share::state(admin, name).await?.is_some() {
+        if topics.iter().any(|topic| !topic.indexes.is_empty()) {
+            bail!("a share group forgets whole topics only");
+        }
+        let names = topics.iter().map(|topic| topic.topic.as_str());
+        let forgotten = admin.delete_share_group_offsets(name, names, Default::default());
+        return each(forgotten.await.told()?, "forgotten");
+    }
     group(admin, name).await?;
     let mut partitions = Vec::new();
     for topic in topics {

@@ -40,7 +40,15 @@ pub(super) struct Arguments {
 
 pub(super) async fn run(admin: &AdminClient, arguments: &Arguments) -> anyhow::Result<()> {
     let name = &arguments.group;
-    let committed = committed(admin, name).await?;
+    let shared = super::share::state(admin, name).await?.is_some();
+    let committed = match shared {
+        true => super::share::standings(admin, name)
+            .await?
+            .into_iter()
+            .filter_map(|(partition, standing)| Some((partition, standing.start?)))
+            .collect(),
+        false => committed(admin, name).await?,
+    };
     let mut partitions = Vec::new();
     for topic in &arguments.topic {
         partitions.extend(topic.find(admin).await?);
@@ -66,7 +74,10 @@ pub(super) async fn run(admin: &AdminClient, arguments: &Arguments) -> anyhow::R
         (None, None) => bail!("say --to or --shift-by"),
     };
     if arguments.execute {
-        alter(admin, name, &targets).await?;
+        match shared {
+            true => super::share::alter(admin, name, &targets).await?,
+            false => alter(admin, name, &targets).await?,
+        }
     }
     let mut rows = vec![row(["TOPIC", "PARTITION", "FROM", "TO"])];
     let mut values = Vec::new();

@@ -61,6 +61,13 @@ pub(super) async fn describe(
 ) -> anyhow::Result<()> {
     let mut values = Vec::new();
     for (number, name) in names.iter().enumerate() {
+        if let Some(state) = super::share::state(admin, name).await? {
+            if number > 0 && !json {
+                anstream::println!();
+            }
+            values.extend(super::share::describe(admin, name, &state, json).await?);
+            continue;
+        }
         let group = super::group(admin, name).await?;
         let progress = progress(kafka, admin, &group).await?;
         if json {

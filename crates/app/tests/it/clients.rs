@@ -10,6 +10,7 @@ mod cross;
 mod data;
 mod groups;
 mod kcat;
+mod shares;
 mod streams;
 mod subject;
 mod topics;

@@ -1,0 +1,128 @@
+//! Share groups (KIP-932): where each stands in its partitions, and how that is moved.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, bail};
+use krafka::admin::AdminClient;
+use serde_json::{Value, json};
+
+use crate::client::{Partition, Told, row, table};
+use crate::place;
+use crate::topics::show::counted;
+
+/// The type of a share group in lists.
+const SHARE: &str = "share";
+
+/// Returns the state of a share group, nothing when a group is of another type or not there.
+pub(super) async fn state(admin: &AdminClient, name: &str) -> anyhow::Result<Option<String>> {
+    let listed = admin.list_consumer_groups(Default::default());
+    for (broker, listed) in listed.await.told()? {
+        let listed = listed.told().with_context(|| format!("broker {broker}"))?;
+        for group in listed.into_iter().filter(|group| group.group_id == name) {
+            let kind = group.group_type.map(|kind| kind.to_string());
+            if kind.is_some_and(|kind| kind.eq_ignore_ascii_case(SHARE)) {
+                return Ok(Some(group.state.unwrap_or_else(|| "-".to_owned())));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Where a share group stands in a partition.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Standing {
+    /// The first record that is not processed; nothing before the first one was read.
+    pub(super) start: Option<i64>,
+    lag: Option<i64>,
+}
+
+/// Returns where a share group stands.
+pub(super) async fn standings(
+    admin: &AdminClient,
+    name: &str,
+) -> anyhow::Result<BTreeMap<Partition, Standing>> {
+    let mut standings = BTreeMap::new();
+    let offsets = admin.describe_share_group_offsets(name, Default::default());
+    for (partition, offset) in offsets.await.told()? {
+        let partition = Partition::from(partition);
+        let offset = offset
+            .told()
+            .with_context(|| format!("partition {partition}"))?;
+        let known = |number: i64| (number >= 0).then_some(number);
+        let standing = Standing {
+            start: known(offset.start_offset),
+            lag: offset.lag.and_then(known),
+        };
+        standings.insert(partition, standing);
+    }
+    Ok(standings)
+}
+
+/// Describes a share group, as text or as a value.
+pub(super) async fn describe(
+    admin: &AdminClient,
+    name: &str,
+    state: &str,
+    json: bool,
+) -> anyhow::Result<Option<Value>> {
+    let standings = standings(admin, name).await?;
+    let there: Vec<Partition> = standings.keys().cloned().collect();
+    let spans = place::spans(admin, &there, false).await?;
+    let lag: i64 = standings.values().filter_map(|one| one.lag).sum();
+    if json {
+        let partitions = standings.iter().map(|(partition, standing)| {
+            json!({
+                "topic": partition.topic,
+                "partition": partition.index,
+                "start": standing.start,
+                "end": spans.get(partition).map(|span| span.end),
+                "lag": standing.lag,
+            })
+        });
+        return Ok(Some(json!({
+            "group": name,
+            "state": state,
+            "type": SHARE,
+            "lag": lag,
+            "partitions": partitions.collect::<Vec<_>>(),
+        })));
+    }
+    let behind = counted(usize::try_from(lag).unwrap_or(0), "record", "records");
+    anstream::println!("share group {name}: {state}, {behind} not processed");
+    let or_none = |value: Option<i64>| value.map_or_else(|| "-".to_owned(), |v| v.to_string());
+    let mut rows = vec![row(["TOPIC", "PARTITION", "START", "END", "LAG"])];
+    for (partition, standing) in &standings {
+        rows.push(row([
+            &partition.topic,
+            &partition.index.to_string(),
+            &or_none(standing.start),
+            &or_none(spans.get(partition).map(|span| span.end)),
+            &or_none(standing.lag),
+        ]));
+    }
+    anstream::print!("\n{}", table(&rows));
+    Ok(None)
+}
+
+/// Moves a share group without members.
+pub(super) async fn alter(
+    admin: &AdminClient,
+    name: &str,
+    targets: &BTreeMap<Partition, i64>,
+) -> anyhow::Result<()> {
+    let wire = targets
+        .iter()
+        .map(|(partition, to)| (partition.wire(), *to));
+    let results = admin.alter_share_group_offsets(name, wire, Default::default());
+    let mut failed = Vec::new();
+    for (partition, result) in results.await.told()? {
+        if let Err(error) = result.told() {
+            failed.push(format!("{}: {error:#}", Partition::from(partition)));
+        }
+    }
+    if !failed.is_empty() {
+        failed.sort();
+        bail!("not reset: {}", failed.join("; "));
+    }
+    Ok(())
+}
