@@ -150,3 +150,52 @@ for turn in range(2):
         assert_eq!(told, "TLSv1.3 False 200\nTLSv1.3 True 200\n");
     }
 }
+
+/// What a CA makes with OpenSSL: a certificate in files, and its word that it is not revoked.
+const STAPLE: &str = "
+set -e
+cd \"$1\"
+openssl req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -subj /CN=ca -days 30
+openssl req -newkey rsa:2048 -nodes -keyout key.pem -out request.pem -subj /CN=shop.example
+printf 'subjectAltName=DNS:shop.example' > names
+openssl x509 -req -in request.pem -CA ca.pem -CAkey ca.key -set_serial 0xf123456789 -days 30 -extfile names -out chain.pem
+printf 'V\\t300101000000Z\\t\\tF123456789\\tunknown\\t/CN=shop.example\\n' > index
+openssl ocsp -index index -rsigner ca.pem -rkey ca.key -CA ca.pem -issuer ca.pem -cert chain.pem -respout staple -ndays 1
+";
+
+#[test]
+fn openssl_takes_the_staple_that_its_ca_has_made() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().display().to_string();
+    let made = Command::new("sh")
+        .args(["-c", STAPLE, "sh", &path])
+        .output()
+        .expect("a shell");
+    if !made.status.success() && Command::new("openssl").arg("version").output().is_err() {
+        eprintln!("there is no openssl here, nothing is tested");
+        return;
+    }
+    assert!(
+        made.status.success(),
+        "{}",
+        String::from_utf8_lossy(&made.stderr)
+    );
+    let edge = Edge::start(&format!(
+        "hosts:
+- hostname: shop.example
+  tls: {{ cert_chain_file: {path}/chain.pem, private_key_file: {path}/key.pem, ocsp_staple_file: {path}/staple }}"
+    ));
+    let more = [
+        ("ADDRESS", edge.rig.address.to_string()),
+        ("CA", format!("{path}/ca.pem")),
+    ];
+    let options = "s_client -connect ADDRESS -servername shop.example -CAfile CA -status";
+    let told = run("openssl", &words(options, &more)).expect("openssl is there");
+    for part in [
+        "OCSP Response Status: successful",
+        "Cert Status: good",
+        "Verify return code: 0 (ok)",
+    ] {
+        assert!(told.contains(part), "no `{part}` in\n{told}");
+    }
+}
