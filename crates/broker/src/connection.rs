@@ -29,6 +29,7 @@ use crate::core::Core;
 use crate::dispatch::{self, Answer, Client, Failure};
 use crate::listener::Serving;
 use crate::share::sessions::Connection;
+use crate::tally::Tally;
 
 pub(crate) mod sasl;
 
@@ -226,6 +227,7 @@ where
     let mut pending: VecDeque<Request> = VecDeque::new();
     let mut open = true;
     let mut muted: Option<Instant> = None;
+    let mut tally = Tally::new(core.clone());
     loop {
         if !open && pending.is_empty() {
             return Ok(());
@@ -242,9 +244,11 @@ where
                     muted = muted.max(Some(Instant::now() + *pause));
                 }
                 if muted.is_none() {
-                    advance(&client, &mut pending);
+                    advance(&client, &mut tally, &mut pending);
                 }
                 let answer = answer.map_err(End::Refused)?;
+                let size = answer.pieces.iter().map(Bytes::len).sum();
+                tally.answered(size, answer.mute);
                 send(writer, answer).await?;
                 if let Some(session) = &client.session {
                     session.check()?;
@@ -253,17 +257,17 @@ where
             () = stop.cancelled(), if open => {
                 open = false;
                 muted = None;
-                advance(&client, &mut pending);
+                advance(&client, &mut tally, &mut pending);
             }
             () = time::sleep_until(muted.unwrap_or_else(Instant::now)), if muted.is_some() => {
                 muted = None;
-                advance(&client, &mut pending);
+                advance(&client, &mut tally, &mut pending);
             }
             frame = input.next(), if accepting => match frame? {
                 None => open = false,
                 Some((frame, memory)) => {
                     pending.push_back(Request { work: Work::Waiting(frame), _memory: memory });
-                    advance(&client, &mut pending);
+                    advance(&client, &mut tally, &mut pending);
                 }
             },
             () = time::sleep(listener.idle_max), if accepting && pending.is_empty() => {
@@ -287,10 +291,10 @@ enum Work {
 }
 
 /// Begins the requests that need not wait for an answer to an earlier one.
-fn advance(client: &Arc<Client>, pending: &mut VecDeque<Request>) {
+fn advance(client: &Arc<Client>, tally: &mut Tally, pending: &mut VecDeque<Request>) {
     for request in pending {
         if let Work::Waiting(frame) = &mut request.work {
-            let (passes, answer) = dispatch::begin(client, std::mem::take(frame));
+            let (passes, answer) = dispatch::begin(client, tally, std::mem::take(frame));
             request.work = Work::Begun(passes, answer);
         }
         if let Work::Begun(false, _) = request.work {

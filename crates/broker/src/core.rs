@@ -17,6 +17,7 @@ use crate::metrics::Metrics;
 use crate::node::{NODE_ID, Node};
 use crate::quota::Quotas;
 use crate::share::partitions::Shares;
+use crate::tally::Clients;
 use crate::topic::config::Kind;
 use crate::topic::registry::Topics;
 use crate::txn::coordinator::Transactions;
@@ -83,6 +84,7 @@ pub(crate) struct Core {
     pub groups: Arc<Coordinator>,
     pub group_settings: Arc<GroupSettings>,
     pub quotas: Quotas,
+    pub clients: Clients,
     pub transactions: Arc<Transactions>,
     pub shares: Arc<Shares>,
     pub metrics: Metrics,

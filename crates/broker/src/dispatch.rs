@@ -23,6 +23,7 @@ use crate::listener::Serving;
 use crate::quota::Metered;
 use crate::quota::table::{Kind, Refused};
 use crate::share::sessions::Connection;
+use crate::tally::Tally;
 
 /// A client, as far as its connection tells.
 pub(crate) struct Client {
@@ -120,8 +121,12 @@ type Answering = Pin<Box<dyn Future<Output = Result<Answer, Failure>> + Send>>;
 ///
 /// A Produce request has entered the write path when this returns, unless its partitions have to join a
 /// transaction before; any other request begins when its answer is first polled.
-pub(crate) fn begin(client: &Arc<Client>, frame: Bytes) -> (bool, Answering) {
-    match read(client, &frame) {
+pub(crate) fn begin(client: &Arc<Client>, tally: &mut Tally, frame: Bytes) -> (bool, Answering) {
+    let read = read(client, &frame);
+    if let Ok((_, call, _)) = &read {
+        tally.asked(&call.client_id, frame.len());
+    }
+    match read {
         Err(failure) => (false, Box::pin(async { Err(failure) })),
         Ok((ApiKey::Produce, call, at)) => {
             let started = Instant::now();

@@ -23,6 +23,7 @@ impl Source for Core {
     fn tell(&self, page: &mut Page) {
         let partitions = partitions(self, page);
         let (groups, lags) = groups(self, page);
+        self.clients.tell(page);
         let mut family = page.family(
             "nuncio_broker_metrics_left_out",
             Kind::Gauge,

@@ -46,6 +46,7 @@ mod partitioner;
 pub mod produce;
 mod quota;
 mod share;
+mod tally;
 mod topic;
 mod txn;
 pub mod view;
@@ -452,6 +453,7 @@ fn open(options: Options) -> Result<Opened, OpenError> {
         groups: Arc::new(groups),
         group_settings,
         quotas,
+        clients: Default::default(),
         transactions: Arc::new(transactions),
         shares: Arc::new(shares),
         metrics,
