@@ -1,7 +1,7 @@
 //! What a configuration takes over from the one before: a route about which nothing has changed is not built again, so
 //! that a change costs what has changed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use model::config::Secret;
@@ -66,7 +66,7 @@ impl Around {
         } = config;
         Around {
             module: module.clone(),
-            secrets: secrets.clone(),
+            secrets: of_services(config, secrets),
             guards: guards.clone(),
             external_names: external_names.clone(),
             resolvers: resolvers.clone(),
@@ -74,6 +74,36 @@ impl Around {
             tls_contexts: tls_contexts.clone(),
         }
     }
+}
+
+/// Returns the Secrets that routes depend on: those of TLSContexts that Mappings name. Certificates for clients come and go
+/// without another route.
+fn of_services(
+    config: &Config,
+    secrets: &BTreeMap<(String, String), Secret>,
+) -> BTreeMap<(String, String), Secret> {
+    let named: HashSet<&str> = config
+        .mappings
+        .iter()
+        .filter_map(|mapping| mapping.spec.tls.as_deref())
+        .collect();
+    let contexts = config
+        .tls_contexts
+        .iter()
+        .filter(|context| named.contains(&*context.name));
+    let keys = contexts.flat_map(|context| {
+        let said = &context.spec;
+        let all = [&said.secret, &said.ca_secret, &said.crl_secret];
+        all.into_iter()
+            .flatten()
+            .map(|name| said.secret_key(name, &context.namespace))
+    });
+    keys.filter_map(|(namespace, name)| {
+        let key = (namespace.to_owned(), name.to_owned());
+        let secret = secrets.get(&key)?.clone();
+        Some((key, secret))
+    })
+    .collect()
 }
 
 impl Kept {
