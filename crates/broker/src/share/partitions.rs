@@ -83,7 +83,7 @@ struct Inner {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Summary {
     pub start: i64,
-    /// Records from the start on that are done; -1 when nothing was delivered yet.
+    /// Records from the start on that are done; -1 while the start is not known.
     pub done: i32,
     pub leader_epoch: i32,
 }

@@ -158,7 +158,7 @@ pub(crate) enum Refusal {
 pub(crate) struct Snapshot {
     /// The first record that is not done; [`UNKNOWN`] before the first fetch.
     pub start: i64,
-    /// Records from the start on that are done; -1 while nothing was delivered.
+    /// Records from the start on that are done; -1 while the start is not known.
     pub done: i32,
     /// Where something is known of records, in their order.
     pub ranges: Vec<Range>,
@@ -169,7 +169,7 @@ impl Snapshot {
     pub(crate) fn new(start: i64) -> Self {
         Self {
             start,
-            done: -1,
+            done: if start == UNKNOWN { -1 } else { 0 },
             ranges: Vec::new(),
         }
     }

@@ -14,6 +14,7 @@ mod groups;
 mod handover;
 mod produces;
 mod reference;
+mod share;
 mod topics;
 mod transactions;
 
@@ -148,6 +149,7 @@ async fn answers_are_those_of_apache_kafka() {
     groups::run(&mut both).await;
     consumers::run(&mut both).await;
     handover::run(&mut both).await;
+    share::run(&mut both).await;
     admin::run(&mut both).await;
     group_settings::run(&mut both).await;
     cluster::run(&mut both).await;

@@ -426,7 +426,6 @@ impl Coordinator {
         let held = groups.held.get(group_id);
         match held.and_then(|held| held.consumer.as_ref()) {
             Some(consumer) => consumer.group.may_fetch(member_id, epoch),
-            None if held.is_some_and(|held| held.share.is_some()) => Err(Refusal::NotFound),
             None => Ok(()),
         }
     }
