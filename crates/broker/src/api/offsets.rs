@@ -28,6 +28,8 @@ const EARLIEST: i64 = -2;
 const MAX_TIMESTAMP: i64 = -3;
 const EARLIEST_LOCAL: i64 = -4;
 const LATEST_TIERED: i64 = -5;
+/// The oldest that is not in remote storage yet, of which there is none.
+const EARLIEST_PENDING: i64 = -6;
 
 /// Returns the first version of ListOffsets that knows this special timestamp.
 fn known_from(timestamp: i64) -> Option<i16> {
@@ -36,6 +38,7 @@ fn known_from(timestamp: i64) -> Option<i16> {
         MAX_TIMESTAMP => Some(7),
         EARLIEST_LOCAL => Some(8),
         LATEST_TIERED => Some(9),
+        EARLIEST_PENDING => Some(11),
         _ => None,
     }
 }
@@ -124,7 +127,7 @@ async fn list_one(
                 .unwrap_or_else(|| call.core().node.epoch());
             return Ok(at(start, epoch));
         }
-        LATEST_TIERED => return Ok(nothing),
+        LATEST_TIERED | EARLIEST_PENDING => return Ok(nothing),
         MAX_TIMESTAMP => None,
         timestamp => Some(timestamp),
     };

@@ -209,7 +209,7 @@ async fn offsets(both: &mut Both) {
             .await;
     }
     for (step, timestamp) in [("-4", -4), ("-5", -5), ("-6", -6), ("-7", -7)] {
-        for version in [7, 8, 9, 10] {
+        for version in [7, 8, 9, 10, 11] {
             both.ask(step, version, ask("read", 0, timestamp, -1)).await;
         }
     }
