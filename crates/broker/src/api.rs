@@ -1,5 +1,6 @@
 //! What each API does: a decoded request in, a response out. One file a family.
 
+pub(crate) mod acls;
 pub(crate) mod commits;
 pub(crate) mod configs;
 pub(crate) mod consumers;

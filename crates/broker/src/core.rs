@@ -7,6 +7,7 @@ use tls::accept::Turns;
 use tokio::sync::Semaphore;
 
 use crate::Address;
+use crate::access::Access;
 use crate::api::fetch::session::Sessions;
 use crate::auth::users::Users;
 use crate::cleaner::Compacting;
@@ -70,6 +71,8 @@ pub(crate) struct Core {
     /// Room for connections of all listeners.
     pub connections: Arc<Semaphore>,
     pub users: Arc<Users>,
+    /// What clients may do; everything, where there is none.
+    pub access: Option<Arc<Access>>,
     /// Whose turn it is to shake hands.
     pub turns: Turns,
     pub auto_create: bool,

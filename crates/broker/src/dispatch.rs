@@ -15,6 +15,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 use crate::Address;
+use crate::access::guard::{self, Guard};
 use crate::api::{self, versions};
 use crate::auth::Principal;
 use crate::connection::sasl::Session;
@@ -109,6 +110,8 @@ pub(crate) enum Failure {
     Api { api: ApiKey },
     #[error("{} before it is known who the client is", api.name())]
     Unproven { api: ApiKey },
+    #[error("{} is not for this client", api.name())]
+    Denied { api: ApiKey },
     #[error("the client has not proven in time again who it is")]
     Expired,
     #[error("produce with acks=0 failed: {why}")]
@@ -224,10 +227,42 @@ where
     R: Request,
     F: Future<Output = R::Response>,
 {
-    let request = decode::<R>(call, &frame, at)?;
+    let mut request = decode::<R>(call, &frame, at)?;
     drop(frame);
-    let response = handle(call.clone(), request).await;
+    let missing = match looked_at::<R>(call, &mut request)? {
+        Looked::Instead(response) => return encode::<R>(call, response),
+        Looked::After(missing) => missing,
+    };
+    let mut response = handle(call.clone(), request).await;
+    if let Some(missing) = missing {
+        missing(&mut response);
+    }
     encode::<R>(call, response)
+}
+
+/// What the client may not ask has been taken out of a request.
+enum Looked<R> {
+    /// There is nothing left to be asked.
+    Instead(R),
+    /// What adds the answers to what was taken out, if anything was.
+    After(Option<guard::After>),
+}
+
+/// Looks at what a request asks for, where clients may not do everything.
+fn looked_at<R: Request>(call: &Call, request: &mut R) -> Result<Looked<R::Response>, Failure> {
+    if call.core().access.is_none() || call.client.principal == Principal::House {
+        return Ok(Looked::After(None));
+    }
+    let denied = || Failure::Denied { api: R::KEY };
+    match guard::look(call, R::KEY, request) {
+        Guard::Pass => Ok(Looked::After(None)),
+        Guard::After(missing) => Ok(Looked::After(Some(missing))),
+        Guard::Instead(response) => match response.downcast() {
+            Ok(response) => Ok(Looked::Instead(*response)),
+            Err(_) => Err(denied()),
+        },
+        Guard::Close => Err(denied()),
+    }
 }
 
 fn encode<R: Request>(call: &Call, mut response: R::Response) -> Result<Answer, Failure> {
@@ -299,13 +334,21 @@ fn produce(
     Failure,
 > {
     use kafka::messages::produce::ProduceRequest;
-    let request = decode::<ProduceRequest>(call, frame, at)?;
+    let mut request = decode::<ProduceRequest>(call, frame, at)?;
+    let missing = match looked_at::<ProduceRequest>(call, &mut request)? {
+        // Nothing is left of it in that case: there is an answer all the same.
+        Looked::Instead(_) => None,
+        Looked::After(missing) => missing,
+    };
     let answered = request.acks != 0;
     let begun = api::produce::begin(call, request);
     let call = call.clone();
     let deferred = begun.is_deferred();
     let answer = async move {
-        let response = begun.finish(&call).await;
+        let mut response = begun.finish(&call).await;
+        if let Some(missing) = missing {
+            missing(&mut response);
+        }
         if answered {
             return encode::<ProduceRequest>(&call, response);
         }

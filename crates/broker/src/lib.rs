@@ -23,6 +23,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+mod access;
 mod api;
 mod auth;
 mod chores;
@@ -52,12 +53,14 @@ mod txn;
 pub mod view;
 mod writer;
 
+pub use crate::access::Authorization;
 pub use crate::auth::{Mechanism, NotAMechanism, Secret, User};
 pub use crate::cleaner::Compacting;
 pub use crate::core::Limits;
 pub use crate::ensure::{Drift, EnsureError};
 pub use crate::listener::{Listener, NotAProtocol, Protocol};
 
+use crate::access::Access;
 use crate::auth::users::Users;
 use crate::core::Core;
 use crate::group::coordinator::Coordinator;
@@ -144,6 +147,8 @@ pub struct Options {
     pub compacting: Compacting,
     /// Users of whom the configuration tells; others are made over the protocol.
     pub users: Vec<User>,
+    /// How it is decided what clients may do; they may do everything where nothing is said.
+    pub authorization: Option<Authorization>,
     /// What the broker takes on at most.
     pub limits: Limits,
 }
@@ -165,6 +170,7 @@ impl Options {
             retention_check: Duration::from_mins(5),
             compacting: Compacting::default(),
             users: Vec::new(),
+            authorization: None,
             limits: Limits::default(),
         }
     }
@@ -432,9 +438,13 @@ fn open(options: Options) -> Result<Opened, OpenError> {
     shares.adopt(&groups.share_keys());
     let permits = |bytes: usize| Arc::new(Semaphore::new(bytes.min(Semaphore::MAX_PERMITS)));
     let users = Users::open(&dir, &options.users).map_err(failed)?;
+    let asked = options.authorization.as_ref();
+    let access = asked.map(|asked| Access::open(&dir, asked));
+    let access = access.transpose().map_err(failed)?;
     let core = Core {
         connections: permits(options.limits.connections_max),
         users: Arc::new(users),
+        access: access.map(Arc::new),
         turns: Turns::new(std::thread::available_parallelism().map_or(1, usize::from)),
         request_memory: permits(options.limits.requests_bytes_max),
         fetch_memory: permits(options.limits.fetches_bytes_max),

@@ -6,7 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use listener::{
-    BrokerListener, BrokerTls, BrokerUser, ClientAuth, SaslMechanism, SecurityProtocol,
+    BrokerAuthorization, BrokerListener, BrokerTls, BrokerUser, ClientAuth, SaslMechanism,
+    SecurityProtocol,
 };
 
 mod listener;
@@ -40,6 +41,10 @@ pub struct Broker {
     /// Users with passwords from files or the environment. Others are made over the protocol, and kept by the broker.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub users: Vec<BrokerUser>,
+
+    /// What clients may do; everything when nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorization: Option<BrokerAuthorization>,
 
     /// Whether a client's first use of a topic creates it.
     #[serde(default = "yes")]
@@ -75,6 +80,7 @@ impl Default for Broker {
             advertised: None,
             listeners: Vec::new(),
             users: Vec::new(),
+            authorization: None,
             create_topics: yes(),
             default_partitions: one(),
             default_retention: retention(),

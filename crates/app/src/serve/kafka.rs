@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use broker::{Broker, Limits, Listener, Mechanism, Protocol, Secret, User};
+use broker::{Authorization, Broker, Limits, Listener, Mechanism, Protocol, Secret, User};
 use model::broker::{
     BrokerListener, BrokerTls, BrokerUser, ClientAuth, SaslMechanism, SecurityProtocol,
 };
@@ -74,6 +74,10 @@ pub(super) async fn start(
         topic_defaults: BTreeMap::from([("retention.ms".to_owned(), retention_ms)]),
         metrics: metrics.clone(),
         users: users.collect::<anyhow::Result<_>>()?,
+        authorization: settings.authorization.as_ref().map(|said| Authorization {
+            super_users: said.super_users.clone(),
+            allow_everyone_if_no_acl_found: said.allow_everyone_if_no_acl_found,
+        }),
         limits: Limits {
             connections_max,
             ..limits.clone()
@@ -100,19 +104,20 @@ pub(super) async fn start(
         }
         serve(socket, listener);
     }
-    let (bootstrap, password) = match settings.listeners.is_empty() {
-        true => (listening[0].address.to_string(), None),
-        false => {
-            // Subscriptions are Kafka clients too, and nobody gives them a certificate or a password.
-            let socket = TcpListener::bind(("127.0.0.1", 0))
-                .await
-                .context("this process cannot listen on 127.0.0.1 for itself")?;
-            let bootstrap = socket.local_addr()?.to_string();
-            let password = Secret::random().context("the system has no random numbers")?;
-            serve(socket, Listener::of_house(password.clone(), &limits));
-            (bootstrap, Some(password))
-        }
-    };
+    let (bootstrap, password) =
+        match settings.listeners.is_empty() && settings.authorization.is_none() {
+            true => (listening[0].address.to_string(), None),
+            false => {
+                // Subscriptions are Kafka clients too, and nobody gives them a certificate or a password.
+                let socket = TcpListener::bind(("127.0.0.1", 0))
+                    .await
+                    .context("this process cannot listen on 127.0.0.1 for itself")?;
+                let bootstrap = socket.local_addr()?.to_string();
+                let password = Secret::random().context("the system has no random numbers")?;
+                serve(socket, Listener::of_house(password.clone(), &limits));
+                (bootstrap, Some(password))
+            }
+        };
     Ok(Started {
         broker,
         listeners: listening,

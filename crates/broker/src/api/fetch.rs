@@ -16,6 +16,7 @@ use tokio::time::{self, Instant};
 use tracing::error;
 
 use super::offsets::check_epoch;
+use crate::access::rules::Operation;
 use crate::dispatch::Call;
 use crate::partition::{Isolation, Partition};
 use crate::topic::Topic;
@@ -119,8 +120,14 @@ impl Asked {
                     ErrorCode::UnknownTopicOrPartition,
                 ),
             };
+            let name = topic
+                .as_ref()
+                .map_or(asked.topic.as_str(), |topic| &topic.name);
+            let unknown = by_id && topic.is_none();
+            let allowed = unknown || call.may_topic(Operation::Read, name);
             let partitions = asked.partitions.into_iter().map(|partition| {
                 let found = match &topic {
+                    _ if !allowed => Err(ErrorCode::TopicAuthorizationFailed),
                     None => Err(missing),
                     Some(topic) => topic
                         .partition(partition.partition)

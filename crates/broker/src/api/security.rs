@@ -19,6 +19,7 @@ use kafka::messages::renew_delegation_token::{
 use kafka::messages::sasl_authenticate::{SaslAuthenticateRequest, SaslAuthenticateResponse};
 use kafka::messages::sasl_handshake::{SaslHandshakeRequest, SaslHandshakeResponse};
 
+use super::acls;
 use crate::auth::Principal;
 use crate::connection::sasl::REFUSAL_DELAY;
 use crate::dispatch::Call;
@@ -27,7 +28,13 @@ const NO_AUTHORIZER: &str = "No Authorizer is configured.";
 const NO_EXCHANGE: &str = "no SASL exchange may begin on this connection";
 const NO_TOKENS: ErrorCode = ErrorCode::DelegationTokenRequestNotAllowed;
 
-pub(crate) async fn describe_acls(_: Call, _: DescribeAclsRequest) -> DescribeAclsResponse {
+pub(crate) async fn describe_acls(
+    call: Call,
+    request: DescribeAclsRequest,
+) -> DescribeAclsResponse {
+    if let Some(access) = &call.core().access {
+        return acls::describe(access, request);
+    }
     DescribeAclsResponse {
         error_code: ErrorCode::SecurityDisabled.code(),
         error_message: Some(NO_AUTHORIZER.to_owned()),
@@ -35,7 +42,10 @@ pub(crate) async fn describe_acls(_: Call, _: DescribeAclsRequest) -> DescribeAc
     }
 }
 
-pub(crate) async fn create_acls(_: Call, request: CreateAclsRequest) -> CreateAclsResponse {
+pub(crate) async fn create_acls(call: Call, request: CreateAclsRequest) -> CreateAclsResponse {
+    if let Some(access) = &call.core().access {
+        return acls::create(access.clone(), request).await;
+    }
     let refused = AclCreationResult {
         error_code: ErrorCode::SecurityDisabled.code(),
         error_message: Some(NO_AUTHORIZER.to_owned()),
@@ -46,7 +56,10 @@ pub(crate) async fn create_acls(_: Call, request: CreateAclsRequest) -> CreateAc
     }
 }
 
-pub(crate) async fn delete_acls(_: Call, request: DeleteAclsRequest) -> DeleteAclsResponse {
+pub(crate) async fn delete_acls(call: Call, request: DeleteAclsRequest) -> DeleteAclsResponse {
+    if let Some(access) = &call.core().access {
+        return acls::delete(access.clone(), request).await;
+    }
     let refused = DeleteAclsFilterResult {
         error_code: ErrorCode::SecurityDisabled.code(),
         error_message: Some(NO_AUTHORIZER.to_owned()),

@@ -1,5 +1,6 @@
 //! The broker over real sockets, with our own codec where real clients would never go.
 
+mod access;
 mod clients;
 mod compacts;
 mod configs;

@@ -213,3 +213,19 @@ pub struct BrokerUser {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_env: Option<String>,
 }
+
+/// What clients may do: rules as those of Apache Kafka (`StandardAuthorizer`), made with its tools and kept by the broker. Publish
+/// routes and subscriptions are no clients.
+///
+/// ```yaml
+/// super_users: ["User:admin"]
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct BrokerAuthorization {
+    /// Who may do everything, as `User:NAME`; for clients' certificates `User:CN=...` (`super.users`).
+    pub super_users: Vec<String>,
+
+    /// Whether everybody may do to a resource what no rule speaks of (`allow.everyone.if.no.acl.found`).
+    pub allow_everyone_if_no_acl_found: bool,
+}

@@ -39,6 +39,14 @@ pub(super) fn broker(broker: &Broker, findings: &mut Vec<Finding>) {
     }
     listeners(broker, findings);
     users(broker, findings);
+    let authorization = broker.authorization.iter();
+    for (index, user) in authorization.flat_map(|one| &one.super_users).enumerate() {
+        if user.strip_prefix("User:").is_none_or(str::is_empty) {
+            let at = format!("authorization.super_users[{index}]");
+            let what = format!("`{user}` is no principal");
+            findings.push(Finding::error(&at, what).hint("write it as `User:admin`"));
+        }
+    }
     if !(1..=PARTITIONS_MAX).contains(&broker.default_partitions) {
         let what = format!(
             "a topic cannot have {} partitions",
