@@ -96,7 +96,8 @@ fn hosts_answer_for_their_own_names() {
         h3.test /shared/ -> 200 b /
         h3.test /.well-known/acme-challenge/x -> 200 c /x
         h4.test /shared/ -> no handshake
-    "#]].assert_eq(&answers(&Client::new(&ca), rig.ports[0], &requests));
+    "#]]
+    .assert_eq(&answers(&Client::new(&ca), rig.ports[0], &requests));
     // And without, on the same port.
     rig.check_at(
         rig.ports[0],
@@ -204,11 +205,13 @@ fn certificates_that_cannot_be_used_are_told() {
           in Host missing.default, at spec.tlsSecret
         error: TLS for `wrong.test`: the key does not belong to the certificate
           in Host wrong.default, at spec.tlsSecret
-    "#]].assert_eq(&rig.told());
+    "#]]
+    .assert_eq(&rig.told());
     let requests = ["good.test /x/", "missing.test /x/", "wrong.test /x/"];
     expect![[r#"
         good.test /x/ -> 200 a /
         missing.test /x/ -> no handshake
         wrong.test /x/ -> no handshake
-    "#]].assert_eq(&answers(&Client::new(&ca), rig.ports[0], &requests));
+    "#]]
+    .assert_eq(&answers(&Client::new(&ca), rig.ports[0], &requests));
 }
