@@ -1,6 +1,8 @@
 //! What the commands that speak to a broker share: its address, a connection, its answers in words.
 
+mod ask;
 mod partitions;
+mod secret;
 mod security;
 mod table;
 mod told;
@@ -13,9 +15,11 @@ use krafka::admin::{AdminClient, ListTopicsOptions, TopicDescription};
 use krafka::{Kafka, KrafkaError};
 
 use self::security::Security;
+pub(crate) use ask::{To, ask};
 pub(crate) use partitions::{Partition, Partitions};
+pub(crate) use secret::new_password;
 pub(crate) use table::{row, table};
-pub(crate) use told::{Told, each, is_unknown_topic};
+pub(crate) use told::{Told, checked, each, is_unknown_topic};
 
 /// Where a broker is when nobody says.
 const BOOTSTRAP: &str = "127.0.0.1:9092";

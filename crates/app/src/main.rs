@@ -1,6 +1,7 @@
 //! The one binary: `nuncio up`, `serve`, `check`, `explain`, `topics`, `configs`, `groups`, `transactions`,
-//! `produce`, `consume`.
+//! `users`, `acls`, `produce`, `consume`.
 
+mod acls;
 mod check;
 mod client;
 mod configs;
@@ -13,6 +14,7 @@ mod serve;
 mod topics;
 mod transactions;
 mod up;
+mod users;
 
 use std::process::ExitCode;
 
@@ -47,6 +49,10 @@ enum Command {
     Groups(groups::Arguments),
     /// List, describe and abort transactions, and find those that hang.
     Transactions(transactions::Arguments),
+    /// List, add, change and remove users who prove who they are with SCRAM, at any Kafka-compatible broker.
+    Users(users::Arguments),
+    /// List, add and remove rules of who may do what (ACLs), at any Kafka-compatible broker.
+    Acls(acls::Arguments),
     /// Send records to a topic of any Kafka-compatible broker.
     Produce(produce::Arguments),
     /// Print records of a topic of any Kafka-compatible broker.
@@ -76,6 +82,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Topics(arguments) => runtime.block_on(topics::run(arguments))?,
         Command::Configs(arguments) => runtime.block_on(configs::run(arguments))?,
         Command::Transactions(arguments) => runtime.block_on(transactions::run(arguments))?,
+        Command::Users(arguments) => runtime.block_on(users::run(arguments))?,
+        Command::Acls(arguments) => runtime.block_on(acls::run(arguments))?,
         Command::Groups(arguments) => runtime.block_on(groups::run(arguments))?,
         Command::Produce(arguments) => runtime.block_on(produce::run(arguments))?,
         Command::Consume(arguments) => runtime.block_on(consume::run(arguments))?,

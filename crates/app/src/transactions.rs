@@ -1,5 +1,7 @@
 //! `nuncio transactions`: what is under way, what hangs, and how it ends.
 
+mod hanging;
+
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
@@ -71,7 +73,18 @@ enum Command {
     ///
     /// The coordinator is asked as a new producer of the same id would ask it: it aborts what is open, and the old producer is
     /// told that it has been fenced.
-    Abort { id: String },
+    ///
+    /// A transaction that hangs has no coordinator: `--at` writes what ends it to the one partition. `find-hanging` says where.
+    Abort {
+        #[arg(required_unless_present = "at")]
+        id: Option<String>,
+        /// In place of an id: where the transaction that hangs begins.
+        #[arg(long, value_name = "TOPIC:PARTITION@OFFSET", conflicts_with = "id")]
+        at: Option<hanging::Place>,
+        /// With `--at`, although a coordinator knows of the transaction.
+        #[arg(long, requires = "at")]
+        force: bool,
+    },
 }
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
@@ -95,7 +108,11 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
             older_than,
             json,
         } => find_hanging(&admin, &topics, older_than, json).await,
-        Command::Abort { id } => abort(&kafka, &admin, &id).await,
+        Command::Abort { id, at, force } => match (at, id) {
+            (Some(place), _) => hanging::abort(&kafka, &admin, &place, force).await,
+            (None, Some(id)) => abort(&kafka, &admin, &id).await,
+            (None, None) => bail!("say which: a transactional id, or --at"),
+        },
     }
 }
 

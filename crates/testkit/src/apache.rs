@@ -23,18 +23,42 @@ pub struct Apache {
     heap_mb: u32,
     folder: TempDir,
     address: SocketAddr,
+    secured: Option<SocketAddr>,
     process: Process,
     ready_after: Duration,
+}
+
+/// Users of an Apache Kafka that asks who a client is, and lets clients do what rules (ACLs) allow.
+///
+/// All have the same password, by PLAIN; SCRAM is for those who are made over the protocol.
+pub struct Users<'a> {
+    /// Their names; the first may do everything.
+    pub names: &'a [&'a str],
+    /// Their password.
+    pub password: &'a str,
 }
 
 impl Apache {
     /// Installs it where it is not there, and starts it with fresh data.
     pub fn start(heap_mb: u32) -> Result<Self, Missing> {
+        Self::start_for(heap_mb, None)
+    }
+
+    /// Does the same with one more listener that asks for users, and with the StandardAuthorizer. At the other listener
+    /// everybody may do everything.
+    pub fn start_secured(heap_mb: u32, users: &Users<'_>) -> Result<Self, Missing> {
+        Self::start_for(heap_mb, Some(users))
+    }
+
+    fn start_for(heap_mb: u32, users: Option<&Users<'_>>) -> Result<Self, Missing> {
         let class_path = lab::apache()?;
         let folder = tempfile::Builder::new().prefix("apache-kafka-").tempdir();
         let folder = folder.expect("the temporary folder takes folders");
         let address = port::stable();
-        let properties = properties(address, port::stable(), &folder.path().join("data"));
+        let data = folder.path().join("data");
+        let secured = users.map(|users| (port::stable(), users));
+        let properties = properties(address, port::stable(), secured, &data);
+        let secured = secured.map(|(address, _)| address);
         fs::write(folder.path().join("server.properties"), properties)
             .expect("a new folder takes files");
         fs::write(folder.path().join("log4j2.yaml"), LOGGING).expect("a new folder takes files");
@@ -64,6 +88,7 @@ impl Apache {
             heap_mb,
             folder,
             address,
+            secured,
             process,
             ready_after,
         })
@@ -72,6 +97,11 @@ impl Apache {
     /// Returns where clients connect.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Returns where users connect, with SASL.
+    pub fn secured_address(&self) -> SocketAddr {
+        self.secured.expect("it was started for users")
     }
 
     /// Returns the id of its process.
@@ -141,15 +171,26 @@ fn launch(class_path: &str, heap_mb: u32, folder: &Path) -> Process {
     process
 }
 
-fn properties(clients: SocketAddr, controller: SocketAddr, data: &Path) -> String {
+fn properties(
+    clients: SocketAddr,
+    controller: SocketAddr,
+    secured: Option<(SocketAddr, &Users<'_>)>,
+    data: &Path,
+) -> String {
+    let mut listeners = format!("PLAINTEXT://{clients},CONTROLLER://{controller}");
+    let mut more = String::new();
+    if let Some((address, users)) = secured {
+        listeners += &format!(",SASL_PLAINTEXT://{address}");
+        more = of_users(users);
+    }
     format!(
         "process.roles=broker,controller\n\
          node.id=1\n\
          controller.quorum.bootstrap.servers={controller}\n\
-         listeners=PLAINTEXT://{clients},CONTROLLER://{controller}\n\
-         advertised.listeners=PLAINTEXT://{clients},CONTROLLER://{controller}\n\
+         listeners={listeners}\n\
+         advertised.listeners={listeners}\n\
          controller.listener.names=CONTROLLER\n\
-         listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT\n\
+         listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT\n\
          log.dirs={data}\n\
          offsets.topic.replication.factor=1\n\
          offsets.topic.num.partitions=4\n\
@@ -161,9 +202,33 @@ fn properties(clients: SocketAddr, controller: SocketAddr, data: &Path) -> Strin
          group.initial.rebalance.delay.ms=0\n\
          group.consumer.assignment.interval.ms=0\n\
          group.share.assignment.interval.ms=0\n\
-         num.partitions=4\n",
+         num.partitions=4\n{more}",
         data = data.display(),
     )
+}
+
+/// Returns what makes it ask users, and rules of what they may do. The brokers themselves come without a name.
+fn of_users(users: &Users<'_>) -> String {
+    let first = users.names.first().expect("somebody may do everything");
+    let passwords: String = users
+        .names
+        .iter()
+        .map(|name| format!(" user_{name}=\"{}\"", users.password))
+        .collect();
+    let mut out = format!(
+        "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n\
+         super.users=User:{first};User:ANONYMOUS\n\
+         sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512\n\
+         listener.name.sasl_plaintext.plain.sasl.jaas.config=\
+         org.apache.kafka.common.security.plain.PlainLoginModule required{passwords};\n"
+    );
+    for hash in ["256", "512"] {
+        out += &format!(
+            "listener.name.sasl_plaintext.scram-sha-{hash}.sasl.jaas.config=\
+             org.apache.kafka.common.security.scram.ScramLoginModule required;\n"
+        );
+    }
+    out
 }
 
 const LOGGING: &str = "\

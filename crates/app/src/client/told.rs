@@ -30,6 +30,15 @@ pub(crate) fn words(error: KrafkaError) -> anyhow::Error {
     }
 }
 
+/// Returns an error of the protocol's answers in words.
+pub(crate) fn checked(code: i16, message: Option<&str>) -> anyhow::Result<()> {
+    if code == 0 {
+        return Ok(());
+    }
+    let code = ErrorCode::from_i16(code);
+    bail!("{}", refusal(code, message.unwrap_or_default()))
+}
+
 /// Returns whether the topic is not there.
 pub(crate) fn is_unknown_topic(error: &KrafkaError) -> bool {
     match error {

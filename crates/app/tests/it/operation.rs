@@ -320,6 +320,10 @@ fn open_transaction(at: &At) {
     // Its coordinator knows of it, so it does not hang.
     let hanging = at.ask("transactions find-hanging x --older-than 0");
     assert_eq!(hanging, "no transaction hangs\n");
+    let told = at.refused("transactions abort --at x:0@1");
+    assert!(told.contains("its coordinator knows"), "{told}");
+    let told = at.refused("transactions abort --at x:0@0");
+    assert!(told.contains("no open transaction"), "{told}");
     assert!(
         at.refused("transactions describe tilt")
             .contains("did you mean `till`?")
@@ -332,4 +336,29 @@ fn open_transaction(at: &At) {
         "it is shut out"
     );
     assert_eq!(at.ask("consume x -e --isolation read_committed"), "1\n");
+    aborted_at(at, &runtime);
+}
+
+/// A transaction is ended in a partition by the marker alone, as one that hangs would be.
+fn aborted_at(at: &At, runtime: &tokio::runtime::Runtime) {
+    at.ask("topics create held -p 1");
+    let begun = runtime.block_on(async {
+        let kafka = krafka::Kafka::builder(&at.bootstrap).connect().await?;
+        let producer = kafka.producer().build_transactional("holder").await?;
+        producer.begin()?;
+        _ = producer.send(krafka::Record::new("held", "lost")).await?;
+        krafka::Result::Ok(producer)
+    });
+    let producer = begun.expect("a transaction begins");
+    at.ask("produce held after");
+    assert_eq!(at.ask("consume held -e --isolation read_committed"), "");
+    let told = at.ask("transactions abort --at held:0@0 --force");
+    assert!(told.contains("held:0@0"), "{told}");
+    assert_eq!(
+        at.ask("consume held -e --isolation read_committed"),
+        "after\n"
+    );
+    drop(producer);
+    at.ask("transactions abort holder");
+    at.ask("topics delete held");
 }

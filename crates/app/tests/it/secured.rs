@@ -1,5 +1,6 @@
 //! Listeners that ask who a client is, before the command line and unmodified clients.
 
+mod administration;
 mod clients;
 mod encrypted;
 
