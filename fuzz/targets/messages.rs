@@ -37,6 +37,10 @@ macro_rules! targets {
             survive::<kafka::messages::group_state::GroupMetadataValue>,
             survive::<kafka::messages::transaction_state::TransactionLogKey>,
             survive::<kafka::messages::transaction_state::TransactionLogValue>,
+            survive::<kafka::messages::streams_group_describe::StreamsGroupDescribeRequest>,
+            survive::<kafka::messages::streams_group_describe::StreamsGroupDescribeResponse>,
+            survive::<kafka::messages::streams_group_heartbeat::StreamsGroupHeartbeatRequest>,
+            survive::<kafka::messages::streams_group_heartbeat::StreamsGroupHeartbeatResponse>,
         ];
     };
 }

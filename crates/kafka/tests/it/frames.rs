@@ -49,7 +49,8 @@ fn headers_agree_with_the_other_implementation() {
         messages,
         protocol::{Decodable, Encodable},
     };
-    for api in ApiKey::ALL {
+    let known = |api: &ApiKey| !crate::oracle::YOUNGER.contains(&api.name());
+    for api in ApiKey::ALL.into_iter().filter(known) {
         let theirs = messages::ApiKey::try_from(api as i16).expect("they know it");
         for version in api.versions() {
             let flexible = frame::is_flexible(api, version);
