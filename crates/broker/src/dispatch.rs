@@ -385,10 +385,14 @@ async fn route(key: ApiKey, call: &Call, frame: Bytes, at: usize) -> Result<Answ
             })
         }
         ApiKey::ShareFetch => {
-            let request = decode(call, &frame, at)?;
+            use kafka::messages::share_fetch::ShareFetchRequest;
+            let mut request = decode::<ShareFetchRequest>(call, &frame, at)?;
             drop(frame);
+            if let Looked::Instead(refused) = looked_at::<ShareFetchRequest>(call, &mut request)? {
+                return encode::<ShareFetchRequest>(call, refused);
+            }
             let (response, memory) = api::share_fetch::handle(call, request).await;
-            let answer = encode::<kafka::messages::share_fetch::ShareFetchRequest>(call, response)?;
+            let answer = encode::<ShareFetchRequest>(call, response)?;
             Ok(Answer {
                 _memory: memory,
                 ..answer

@@ -4,6 +4,7 @@
 
 mod admin;
 mod groups;
+mod shares;
 mod topics;
 mod transactions;
 
@@ -176,6 +177,13 @@ pub(crate) fn look(call: &Call, api: ApiKey, request: &mut dyn Any) -> Guard {
         ApiKey::OffsetCommit => groups::commit(call, request),
         ApiKey::OffsetFetch => groups::fetch(call, request),
         ApiKey::OffsetDelete => groups::delete_offsets(call, request),
+        ApiKey::ShareGroupHeartbeat => shares::heartbeat(call, request),
+        ApiKey::ShareGroupDescribe => shares::describe(call, request),
+        ApiKey::ShareFetch => shares::fetch(call, request),
+        ApiKey::ShareAcknowledge => shares::acknowledge(call, request),
+        ApiKey::DescribeShareGroupOffsets => shares::offsets(call, request),
+        ApiKey::AlterShareGroupOffsets => shares::alter(call, request),
+        ApiKey::DeleteShareGroupOffsets => shares::forget(call, request),
         ApiKey::InitProducerId => transactions::init(call, request),
         ApiKey::AddPartitionsToTxn => transactions::add_partitions(call, request),
         ApiKey::AddOffsetsToTxn => transactions::add_offsets(call, request),

@@ -9,6 +9,7 @@ use kafka::messages::share_acknowledge::{
 };
 use tokio::sync::oneshot;
 
+use crate::access::rules::Operation;
 use crate::dispatch::Call;
 use crate::group::settings::Share as Settings;
 use crate::share::records::Key;
@@ -61,6 +62,9 @@ pub(super) fn begin(
         let known = core.topics.by_id(place.0);
         let said = match &known {
             None => Err(ErrorCode::UnknownTopicId),
+            Some(topic) if !call.may_topic(Operation::Read, &topic.name) => {
+                Err(ErrorCode::TopicAuthorizationFailed)
+            }
             Some(topic) => said(&batches, may_renew).and_then(|said| {
                 let found = topic.partition(place.1);
                 found

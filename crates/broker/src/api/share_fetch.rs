@@ -16,6 +16,7 @@ use tokio::time::{self, Instant};
 use tracing::error;
 
 use super::share_acks::{Acks, Outcome, acknowledge, begin, member_of};
+use crate::access::rules::Operation;
 use crate::dispatch::Call;
 use crate::group::reset::Reset;
 use crate::group::settings::Share as Settings;
@@ -314,6 +315,9 @@ fn find(
         .topics
         .by_id(*topic)
         .ok_or(ErrorCode::UnknownTopicId)?;
+    if !call.may_topic(Operation::Read, &topic.name) {
+        return Err(ErrorCode::TopicAuthorizationFailed);
+    }
     topic
         .partition(*index)
         .ok_or(ErrorCode::UnknownTopicOrPartition)

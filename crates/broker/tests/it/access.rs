@@ -29,19 +29,19 @@ use tokio_util::sync::CancellationToken;
 
 use crate::stage::{Client, Stage, batch, error, fetch, produce};
 
-const READ: i8 = 3;
+pub(crate) const READ: i8 = 3;
 const WRITE: i8 = 4;
 const CREATE: i8 = 5;
-const DESCRIBE: i8 = 8;
-const TOPIC: i8 = 2;
-const GROUP: i8 = 3;
+pub(crate) const DESCRIBE: i8 = 8;
+pub(crate) const TOPIC: i8 = 2;
+pub(crate) const GROUP: i8 = 3;
 const CLUSTER: i8 = 4;
-const LITERAL: i8 = 3;
+pub(crate) const LITERAL: i8 = 3;
 const PREFIXED: i8 = 4;
-const DENY: i8 = 2;
-const ALLOW: i8 = 3;
+pub(crate) const DENY: i8 = 2;
+pub(crate) const ALLOW: i8 = 3;
 
-async fn stage() -> Stage {
+pub(crate) async fn stage() -> Stage {
     Stage::open_with(|options| {
         let user = |name: &str| User {
             name: name.into(),
@@ -57,19 +57,19 @@ async fn stage() -> Stage {
 }
 
 /// A listener of the test's own; it keeps the broker open until it is ended.
-struct Door {
+pub(crate) struct Door {
     stop: CancellationToken,
     serving: JoinHandle<()>,
 }
 
 impl Door {
-    async fn end(self) {
+    pub(crate) async fn end(self) {
         self.stop.cancel();
         self.serving.await.expect("served to the end");
     }
 }
 
-async fn listen(stage: &Stage) -> (SocketAddr, Door) {
+pub(crate) async fn listen(stage: &Stage) -> (SocketAddr, Door) {
     let socket = TcpListener::bind("127.0.0.1:0").await.expect("binds");
     let address = socket.local_addr().expect("an address");
     let broker = stage.broker.clone();
@@ -83,7 +83,7 @@ async fn listen(stage: &Stage) -> (SocketAddr, Door) {
     (address, Door { stop, serving })
 }
 
-async fn client(address: SocketAddr, name: &str) -> Client {
+pub(crate) async fn client(address: SocketAddr, name: &str) -> Client {
     let mut client = Client::connect(address).await;
     let mechanism = "PLAIN".to_owned();
     client.ask(1, SaslHandshakeRequest { mechanism }).await;
@@ -100,7 +100,13 @@ fn idempotent() -> InitProducerIdRequest {
     }
 }
 
-fn rule(kind: i8, name: &str, pattern: i8, operation: i8, permission: i8) -> AclCreation {
+pub(crate) fn rule(
+    kind: i8,
+    name: &str,
+    pattern: i8,
+    operation: i8,
+    permission: i8,
+) -> AclCreation {
     AclCreation {
         resource_type: kind,
         resource_name: name.into(),
@@ -112,7 +118,7 @@ fn rule(kind: i8, name: &str, pattern: i8, operation: i8, permission: i8) -> Acl
     }
 }
 
-async fn allow(admin: &mut Client, rules: &[AclCreation]) {
+pub(crate) async fn allow(admin: &mut Client, rules: &[AclCreation]) {
     let creations = rules.to_vec();
     let made = admin.ask(3, CreateAclsRequest { creations }).await;
     for result in made.results {

@@ -16,6 +16,7 @@ mod metrics;
 mod produces;
 mod quotas;
 mod restarts;
+mod share_access;
 mod shares;
 mod stage;
 mod topics;

@@ -33,6 +33,9 @@ use crate::dispatch::Call;
 
 /// Kinds of what a coordinator is looked for.
 const OF_TRANSACTION: i8 = 1;
+/// Why the members of a group are not told, in Kafka's words.
+pub(super) const HIDDEN_TOPICS: &str =
+    "The group has described topic(s) that the client is not authorized to describe.";
 
 pub(super) fn find(call: &Call, request: &mut dyn Any) -> Guard {
     of::<FindCoordinatorRequest>(request, |request| {
@@ -185,9 +188,7 @@ pub(super) fn describe_consumers(call: &Call, request: &mut dyn Any) -> Guard {
                     });
                     if topics.any(|topic| !asking.may_topic(Operation::Describe, topic)) {
                         group.error_code = TOPIC.code();
-                        group.error_message = Some(
-                        "The group has described topic(s) that the client is not authorized to describe.".to_owned(),
-                    );
+                        group.error_message = Some(HIDDEN_TOPICS.to_owned());
                         group.members = Vec::new();
                     }
                 }
