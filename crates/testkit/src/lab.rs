@@ -19,7 +19,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-pub use self::suites::librdkafka;
+pub use self::suites::{RustTests, librdkafka, rskafka, rust_rdkafka};
 
 /// Longest time for one step of an installation.
 const STEP_LIMIT: Duration = Duration::from_secs(600);
