@@ -12,13 +12,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
-use kafka::frame::{self, FrameError};
+use bytes::{Buf, Bytes};
+use kafka::frame::FrameError;
+use kit::memory::{Memory, Share};
 use tls::accept;
 use tls::server::Terminator;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -31,10 +31,11 @@ use crate::listener::Serving;
 use crate::share::sessions::Connection;
 use crate::tally::Tally;
 
+use input::{Input, PATIENCE, PATIENCE_FAVOURED, PROGRESS_MIN};
+
+mod input;
 pub(crate) mod sasl;
 
-/// Room that is kept for reading.
-const READ_BYTES: usize = 64 * 1024;
 /// Most pieces of an answer that go to the socket in one call.
 const PIECES_MAX: usize = 64;
 
@@ -69,6 +70,10 @@ pub(crate) async fn serve(
         Err(End::Refused(failure)) => warn!(%peer, %listener, %failure, "closing the connection"),
         Err(End::Frame(error)) => warn!(%peer, %listener, %error, "closing the connection"),
         Err(End::Stalled) => warn!(%peer, after = ?STALL_MAX, "client does not read, closing"),
+        Err(End::Hoarding) => {
+            core.metrics.hoarders.inc();
+            warn!(%peer, %listener, after = ?PATIENCE, "client holds memory that others wait for, closing");
+        }
         Err(End::Idle) => debug!(%peer, "closing an idle connection"),
         Err(End::Slow(after)) => {
             warn!(%peer, %listener, ?after, "client does not say who it is, closing");
@@ -98,6 +103,8 @@ enum End {
     Refused(Failure),
     Idle,
     Stalled,
+    /// It lets us wait while others wait for the memory that it holds.
+    Hoarding,
     Slow(Duration),
     /// There is none to be shown.
     Certificate,
@@ -212,7 +219,7 @@ where
     let core = client.core.clone();
     let listener = &client.serving.clone().listener;
     let stop = client.stop.clone();
-    let mut input = Input::new(core.clone(), reader, listener.request_bytes_max);
+    let mut input = Input::new(&core.memory, reader, listener.request_bytes_max);
     if listener.protocol.has_sasl() {
         let proving = sasl::prove(&mut client, &mut input, writer);
         let proven = tokio::select! {
@@ -225,6 +232,24 @@ where
     }
     let client = Arc::new(client);
     let mut pending: VecDeque<Request> = VecDeque::new();
+    let talked = exchange(&core, &client, &mut input, writer, &mut pending).await;
+    leave(pending);
+    talked
+}
+
+async fn exchange<R, W>(
+    core: &Arc<Core>,
+    client: &Arc<Client>,
+    input: &mut Input<R>,
+    writer: &mut W,
+    pending: &mut VecDeque<Request>,
+) -> Result<(), End>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let listener = &client.serving.listener;
+    let stop = &client.stop;
     let mut open = true;
     let mut muted: Option<Instant> = None;
     let mut tally = Tally::new(core.clone());
@@ -232,24 +257,28 @@ where
         if !open && pending.is_empty() {
             return Ok(());
         }
-        let room = pending.len() < core.limits.requests_in_flight_max;
+        let held: usize = pending.iter().map(|request| request.memory.bytes()).sum();
+        let room = pending.len() < core.limits.requests_in_flight_max
+            && held < core.limits.connection_bytes_max;
         let accepting = open && room && muted.is_none();
+        let alone = pending.is_empty();
         tokio::select! {
             biased;
-            answer = front(&mut pending), if !pending.is_empty() => {
-                pending.pop_front();
+            answer = front(pending), if !pending.is_empty() => {
+                let request = pending.pop_front();
                 if let Ok(Answer { mute: Some(pause), .. }) = &answer
                     && open
                 {
                     muted = muted.max(Some(Instant::now() + *pause));
                 }
                 if muted.is_none() {
-                    advance(&client, &mut tally, &mut pending);
+                    advance(client, &mut tally, pending);
                 }
                 let answer = answer.map_err(End::Refused)?;
                 let size = answer.pieces.iter().map(Bytes::len).sum();
                 tally.answered(size, answer.mute);
-                send(writer, answer).await?;
+                send(writer, Some(&core.memory), answer).await?;
+                drop(request);
                 if let Some(session) = &client.session {
                     session.check()?;
                 }
@@ -257,20 +286,20 @@ where
             () = stop.cancelled(), if open => {
                 open = false;
                 muted = None;
-                advance(&client, &mut tally, &mut pending);
+                advance(client, &mut tally, pending);
             }
             () = time::sleep_until(muted.unwrap_or_else(Instant::now)), if muted.is_some() => {
                 muted = None;
-                advance(&client, &mut tally, &mut pending);
+                advance(client, &mut tally, pending);
             }
-            frame = input.next(), if accepting => match frame? {
+            frame = input.next(alone), if accepting => match frame? {
                 None => open = false,
                 Some((frame, memory)) => {
-                    pending.push_back(Request { work: Work::Waiting(frame), _memory: memory });
-                    advance(&client, &mut tally, &mut pending);
+                    pending.push_back(Request { work: Work::Waiting(frame), memory });
+                    advance(client, &mut tally, pending);
                 }
             },
-            () = time::sleep(listener.idle_max), if accepting && pending.is_empty() => {
+            () = time::sleep(listener.idle_max), if accepting && alone => {
                 return Err(End::Idle);
             }
         }
@@ -281,7 +310,7 @@ where
 struct Request {
     work: Work,
     /// The share of the memory for requests that this one holds.
-    _memory: OwnedSemaphorePermit,
+    memory: Share,
 }
 
 enum Work {
@@ -314,61 +343,30 @@ async fn front(pending: &mut VecDeque<Request>) -> Result<Answer, Failure> {
     .await
 }
 
-/// What has arrived. Reading can be given up at any await and be resumed without loss.
-struct Input<R> {
-    core: Arc<Core>,
-    reader: R,
-    /// The size of one request.
-    bytes_max: usize,
-    received: BytesMut,
-    memory: Option<OwnedSemaphorePermit>,
-}
-
-impl<R: AsyncRead + Unpin> Input<R> {
-    fn new(core: Arc<Core>, reader: R, bytes_max: usize) -> Self {
-        Self {
-            core,
-            reader,
-            bytes_max,
-            received: BytesMut::new(),
-            memory: None,
-        }
+/// Finishes what was begun for a client that has left: its records are on their way, and hold their memory until they are there.
+fn leave(pending: VecDeque<Request>) {
+    let begun: Vec<Request> = pending
+        .into_iter()
+        .filter(|request| matches!(request.work, Work::Begun(true, _)))
+        .collect();
+    if begun.is_empty() {
+        return;
     }
-
-    /// Returns the next frame, or `None` when the client has closed its side.
-    async fn next(&mut self) -> Result<Option<(Bytes, OwnedSemaphorePermit)>, End> {
-        let limit = self.bytes_max;
-        loop {
-            if let Some(length) = self.received.first_chunk()
-                && self.memory.is_none()
-            {
-                let length = usize::try_from(i32::from_be_bytes(*length)).unwrap_or(0);
-                let share = length
-                    .clamp(1, limit)
-                    .min(self.core.limits.requests_bytes_max);
-                let share = u32::try_from(share).unwrap_or(u32::MAX);
-                let permit = self
-                    .core
-                    .request_memory
-                    .clone()
-                    .acquire_many_owned(share)
-                    .await;
-                self.memory = permit.ok();
-            }
-            if let Some(frame) = frame::split(&mut self.received, limit).map_err(End::Frame)?
-                && let Some(memory) = self.memory.take()
-            {
-                return Ok(Some((frame, memory)));
-            }
-            self.received.reserve(READ_BYTES);
-            if self.reader.read_buf(&mut self.received).await? == 0 {
-                return Ok(None);
+    tokio::spawn(async move {
+        for request in begun {
+            if let Work::Begun(_, answer) = request.work {
+                _ = answer.await; // nobody is there to be told
             }
         }
-    }
+    });
 }
 
-async fn send<W: AsyncWrite + Unpin>(writer: &mut W, answer: Answer) -> Result<(), End> {
+async fn send<W: AsyncWrite + Unpin>(
+    writer: &mut W,
+    memory: Option<&Memory>,
+    answer: Answer,
+) -> Result<(), End> {
+    let mut pace = Pace::new(answer.memory.as_ref());
     let mut pieces: VecDeque<Bytes> = answer.pieces.into();
     pieces.retain(|piece| !piece.is_empty());
     while !pieces.is_empty() {
@@ -377,11 +375,16 @@ async fn send<W: AsyncWrite + Unpin>(writer: &mut W, answer: Answer) -> Result<(
             .take(PIECES_MAX)
             .map(|piece| io::IoSlice::new(piece))
             .collect();
-        let writing = time::timeout(STALL_MAX, writer.write_vectored(&slices));
-        let mut written = writing.await.map_err(|_| End::Stalled)??;
+        let writing = time::timeout_at(pace.until, writer.write_vectored(&slices));
+        let Ok(written) = writing.await else {
+            pace.check(memory.is_some_and(Memory::is_short))?;
+            continue;
+        };
+        let mut written = written?;
         if written == 0 {
             return Err(End::Io(io::ErrorKind::WriteZero.into()));
         }
+        pace.moved += written;
         while let Some(piece) = pieces.front_mut() {
             if piece.len() > written {
                 piece.advance(written);
@@ -392,7 +395,52 @@ async fn send<W: AsyncWrite + Unpin>(writer: &mut W, answer: Answer) -> Result<(
         }
     }
     // TLS keeps what does not fill a record.
-    let flushing = time::timeout(STALL_MAX, writer.flush());
-    flushing.await.map_err(|_| End::Stalled)??;
-    Ok(())
+    loop {
+        match time::timeout_at(pace.until, writer.flush()).await {
+            Ok(flushed) => return Ok(flushed?),
+            Err(_) => pace.check(memory.is_some_and(Memory::is_short))?,
+        }
+    }
+}
+
+/// How a client takes its answer.
+struct Pace {
+    patience: Duration,
+    /// Until when it is not looked at.
+    until: Instant,
+    /// When it has last taken something, as far as we know.
+    took: Instant,
+    /// What it has taken since it was looked at.
+    moved: usize,
+}
+
+impl Pace {
+    fn new(memory: Option<&Share>) -> Self {
+        let now = Instant::now();
+        let patience = match memory.is_some_and(Share::is_favoured) {
+            true => PATIENCE_FAVOURED,
+            false => PATIENCE,
+        };
+        Self {
+            patience,
+            until: now + patience,
+            took: now,
+            moved: 0,
+        }
+    }
+
+    fn check(&mut self, short: bool) -> Result<(), End> {
+        let now = Instant::now();
+        if self.moved == 0 && now >= self.took + STALL_MAX {
+            return Err(End::Stalled);
+        }
+        if self.moved < PROGRESS_MIN && short {
+            return Err(End::Hoarding);
+        }
+        if self.moved > 0 {
+            self.took = now;
+        }
+        (self.moved, self.until) = (0, now + self.patience);
+        Ok(())
+    }
 }

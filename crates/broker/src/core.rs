@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use kit::memory::Memory;
 use tls::accept::Turns;
 use tokio::sync::Semaphore;
 
@@ -11,7 +12,7 @@ use crate::access::Access;
 use crate::api::fetch::session::Sessions;
 use crate::auth::users::Users;
 use crate::cleaner::Compacting;
-use crate::dispatch::Client;
+use crate::dispatch::{Answers, Client};
 use crate::group::coordinator::Coordinator;
 use crate::group::settings::GroupSettings;
 use crate::metrics::Metrics;
@@ -35,12 +36,13 @@ pub struct Limits {
     pub requests_in_flight_max: usize,
     /// Size of one request (`socket.request.max.bytes`).
     pub request_bytes_max: usize,
-    /// Size of all requests that are not answered yet (`queued.max.request.bytes`).
+    /// Size of all requests that are not answered yet, and of their answers (`queued.max.request.bytes`). What is not
+    /// taken for lack of it stays in the clients' sockets.
     pub requests_bytes_max: usize,
+    /// Size of one connection's requests that are not answered yet, beyond which no other is begun to be read.
+    pub connection_bytes_max: usize,
     /// Size of the records in one answer to a fetch (`fetch.max.bytes`).
     pub fetch_bytes_max: usize,
-    /// Size of the records in all answers that are being sent.
-    pub fetches_bytes_max: usize,
     /// Partitions of all topics: each holds files open.
     pub partitions_max: usize,
     /// How long a connection may be silent (`connections.max.idle.ms`).
@@ -53,9 +55,9 @@ impl Default for Limits {
             connections_max: 10_000,
             requests_in_flight_max: 64,
             request_bytes_max: 100 << 20,
-            requests_bytes_max: 256 << 20,
+            requests_bytes_max: 512 << 20,
+            connection_bytes_max: 32 << 20,
             fetch_bytes_max: 55 << 20,
-            fetches_bytes_max: 256 << 20,
             partitions_max: 10_000,
             idle_max: Duration::from_secs(600),
         }
@@ -91,8 +93,9 @@ pub(crate) struct Core {
     pub transactions: Arc<Transactions>,
     pub shares: Arc<Shares>,
     pub metrics: Metrics,
-    pub request_memory: Arc<Semaphore>,
-    pub fetch_memory: Arc<Semaphore>,
+    /// What requests and answers take while they are there.
+    pub memory: Memory,
+    pub answers: Answers,
     pub sessions: Sessions,
 }
 

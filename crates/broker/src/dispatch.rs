@@ -4,6 +4,7 @@ use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use kafka::error::ErrorCode;
 use kafka::frame::{self, FrameError, RequestHeader};
 use kafka::messages::{ApiKey, Message as _, Request};
 use kafka::wire::{DecodeError, EncodeError, Reader};
-use tokio::sync::OwnedSemaphorePermit;
+use kit::memory::{Need, Share};
 use tokio_util::sync::CancellationToken;
 
 use crate::Address;
@@ -91,8 +92,8 @@ pub(crate) struct Answer {
     pub pieces: Vec<Bytes>,
     /// How long its client is not listened to afterwards.
     pub mute: Option<Duration>,
-    /// The share of the memory for fetches that is held until the answer is sent.
-    pub _memory: Option<OwnedSemaphorePermit>,
+    /// What it takes of the memory until it is sent, beyond what is small.
+    pub memory: Option<Share>,
 }
 
 /// Why a request has no answer; the connection ends.
@@ -233,11 +234,73 @@ where
         Looked::Instead(response) => return encode::<R>(call, response),
         Looked::After(missing) => missing,
     };
+    let core = call.core();
+    let mut memory = core.memory.share();
+    if !waits_for_others(R::KEY) {
+        let expected = core.answers.expected(R::KEY);
+        memory
+            .grow(expected.min(core.memory.due_max()), Need::Ordinary)
+            .await;
+    }
     let mut response = handle(call.clone(), request).await;
     if let Some(missing) = missing {
         missing(&mut response);
     }
-    encode::<R>(call, response)
+    let mut answer = encode::<R>(call, response)?;
+    let size = answer.pieces.iter().map(Bytes::len).sum();
+    if size > SMALL_BYTES {
+        core.answers.saw(R::KEY, size);
+        memory.insist(size);
+        memory.shrink(size);
+        answer.memory = Some(memory);
+    }
+    Ok(answer)
+}
+
+/// Answers up to this size are not counted: a connection has one of them at a time.
+const SMALL_BYTES: usize = 4 * 1024;
+
+/// The largest answer that each API has given: the next one may be as large, and has its memory before it is made.
+#[derive(Debug)]
+pub(crate) struct Answers([AtomicUsize; ANSWERS]);
+
+/// More than there are APIs that answer much.
+const ANSWERS: usize = 128;
+
+impl Default for Answers {
+    fn default() -> Self {
+        Self([const { AtomicUsize::new(0) }; ANSWERS])
+    }
+}
+
+impl Answers {
+    fn of(&self, api: ApiKey) -> Option<&AtomicUsize> {
+        self.0.get(usize::try_from(api as i16).ok()?)
+    }
+
+    fn expected(&self, api: ApiKey) -> usize {
+        self.of(api).map_or(0, |most| most.load(Ordering::Relaxed))
+    }
+
+    fn saw(&self, api: ApiKey, size: usize) {
+        if self.expected(api) < size
+            && let Some(most) = self.of(api)
+        {
+            most.fetch_max(size, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Whether an answer waits for what other clients do; it must not hold what they need meanwhile.
+fn waits_for_others(api: ApiKey) -> bool {
+    matches!(
+        api,
+        ApiKey::JoinGroup
+            | ApiKey::SyncGroup
+            | ApiKey::Heartbeat
+            | ApiKey::ConsumerGroupHeartbeat
+            | ApiKey::ShareGroupHeartbeat
+    )
 }
 
 /// What the client may not ask has been taken out of a request.
@@ -290,7 +353,7 @@ fn encode<R: Request>(call: &Call, mut response: R::Response) -> Result<Answer, 
     Ok(Answer {
         pieces,
         mute: pause(wait),
-        _memory: None,
+        memory: None,
     })
 }
 
@@ -379,10 +442,7 @@ async fn route(key: ApiKey, call: &Call, frame: Bytes, at: usize) -> Result<Answ
             drop(frame);
             let (response, memory) = api::fetch::handle(call, request).await;
             let answer = encode::<kafka::messages::fetch::FetchRequest>(call, response)?;
-            Ok(Answer {
-                _memory: memory,
-                ..answer
-            })
+            Ok(Answer { memory, ..answer })
         }
         ApiKey::ShareFetch => {
             use kafka::messages::share_fetch::ShareFetchRequest;
@@ -393,10 +453,7 @@ async fn route(key: ApiKey, call: &Call, frame: Bytes, at: usize) -> Result<Answ
             }
             let (response, memory) = api::share_fetch::handle(call, request).await;
             let answer = encode::<ShareFetchRequest>(call, response)?;
-            Ok(Answer {
-                _memory: memory,
-                ..answer
-            })
+            Ok(Answer { memory, ..answer })
         }
         ApiKey::ShareGroupHeartbeat => answer(call, frame, at, api::share_groups::heartbeat).await,
         ApiKey::ShareGroupDescribe => answer(call, frame, at, api::share_groups::describe).await,

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use kit::memory::Memory;
 use observe::metrics::{Kind, Page, Source, labels};
 
 use crate::core::Core;
@@ -24,6 +25,7 @@ impl Source for Core {
         let partitions = partitions(self, page);
         let (groups, lags) = groups(self, page);
         self.clients.tell(page);
+        memory(&self.memory, page);
         let mut family = page.family(
             "nuncio_broker_metrics_left_out",
             Kind::Gauge,
@@ -32,6 +34,39 @@ impl Source for Core {
         for (kind, count) in [("partition", partitions), ("group", groups), ("lag", lags)] {
             family.value(&labels(&[("kind", kind)]), count);
         }
+    }
+}
+
+/// Tells what requests and answers take.
+fn memory(memory: &Memory, page: &mut Page) {
+    let told = [
+        (
+            "nuncio_broker_memory_bytes",
+            Kind::Gauge,
+            "Bytes of requests that are not answered yet, and of their answers",
+            memory.used() as u64,
+        ),
+        (
+            "nuncio_broker_memory_bytes_bound",
+            Kind::Gauge,
+            "Most bytes that requests and answers may take",
+            memory.bound() as u64,
+        ),
+        (
+            "nuncio_broker_memory_bytes_most",
+            Kind::Gauge,
+            "Most bytes that requests and answers have ever taken at a time",
+            memory.most() as u64,
+        ),
+        (
+            "nuncio_broker_memory_waits",
+            Kind::Counter,
+            "How often a request or an answer had to wait for memory",
+            memory.waits(),
+        ),
+    ];
+    for (name, kind, help, value) in told {
+        page.family(name, kind, help).value("", value);
     }
 }
 

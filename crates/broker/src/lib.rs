@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use kit::memory::Memory;
 use parking_lot::Mutex;
 use tls::accept::Turns;
 use tokio::net::TcpListener;
@@ -446,8 +447,11 @@ fn open(options: Options) -> Result<Opened, OpenError> {
         users: Arc::new(users),
         access: access.map(Arc::new),
         turns: Turns::new(std::thread::available_parallelism().map_or(1, usize::from)),
-        request_memory: permits(options.limits.requests_bytes_max),
-        fetch_memory: permits(options.limits.fetches_bytes_max),
+        memory: Memory::new(
+            options.limits.requests_bytes_max,
+            options.limits.request_bytes_max,
+        ),
+        answers: Default::default(),
         sessions: Default::default(),
         limits: options.limits,
         advertised: options.advertised,

@@ -16,6 +16,7 @@ use crate::core::Core;
 pub(crate) struct Metrics {
     registry: metrics::Metrics,
     pub connections: Gauge,
+    pub hoarders: Counter,
     pub flush_seconds: Histogram,
     pub compactions: Counter,
     pub compaction_failures: Counter,
@@ -38,6 +39,11 @@ impl Metrics {
             connections: registry.gauge(
                 "nuncio_broker_connections",
                 "Open connections of Kafka clients",
+                &[],
+            ),
+            hoarders: registry.counter(
+                "nuncio_broker_connections_hoarding",
+                "Connections that were closed because they let the broker wait with memory in hand for which others waited",
                 &[],
             ),
             flush_seconds: registry.histogram(

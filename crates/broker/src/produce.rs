@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use journal::producer::Origin;
 use kafka::record::{Batch, BatchBuilder, NewRecord};
+use kit::memory::Need;
 
 use crate::Broker;
 use crate::clock;
@@ -138,9 +139,9 @@ impl Broker {
             });
         }
         // The same memory as that of requests: both doors share one limit.
-        let share =
-            u32::try_from(size.min(self.core.limits.requests_bytes_max)).unwrap_or(u32::MAX);
-        let memory = self.core.request_memory.acquire_many(share).await;
+        let mut memory = self.core.memory.share();
+        let due = size.min(self.core.memory.due_max());
+        memory.grow(due, Need::Ordinary).await;
         let appended = self
             .core
             .writer

@@ -91,18 +91,26 @@ pub fn is_flexible(api: ApiKey, version: i16) -> bool {
     api.first_flexible().is_some_and(|first| version >= first)
 }
 
+/// Returns the size of the frame that what has been received begins with, without its length; `None` as long as that
+/// is not known.
+pub fn announced(received: &[u8], limit: usize) -> Result<Option<usize>, FrameError> {
+    let Some(length) = received.first_chunk() else {
+        return Ok(None);
+    };
+    let length = i32::from_be_bytes(*length);
+    match usize::try_from(length) {
+        Ok(size) if size <= limit => Ok(Some(size)),
+        _ => Err(FrameError::Length { length, limit }),
+    }
+}
+
 /// Takes one whole frame off the front of what has been received, without its length.
 ///
 /// Returns `None` as long as bytes are missing, after making room for them, or for
 /// [`READ_AHEAD_MAX`] of them: a length alone, which costs its sender nothing, reserves no more.
 pub fn split(received: &mut BytesMut, limit: usize) -> Result<Option<Bytes>, FrameError> {
-    let Some(length) = received.first_chunk() else {
+    let Some(size) = announced(received, limit)? else {
         return Ok(None);
-    };
-    let length = i32::from_be_bytes(*length);
-    let size = match usize::try_from(length) {
-        Ok(size) if size <= limit => size,
-        _ => return Err(FrameError::Length { length, limit }),
     };
     if received.len() - 4 < size {
         received.reserve((4 + size - received.len()).min(READ_AHEAD_MAX));

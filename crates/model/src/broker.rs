@@ -58,6 +58,13 @@ pub struct Broker {
     #[serde(default = "retention", with = "kit::human::as_duration")]
     #[schemars(with = "String")]
     pub default_retention: Duration,
+
+    /// Most memory for requests that are not answered yet and for their answers, of all clients together
+    /// (`queued.max.request.bytes`), 16MiB to 1TiB. Where it is used up, the broker reads no more from its clients until
+    /// there is some again; they see no error. One request may take half of it.
+    #[serde(default = "queued_bytes", with = "crate::units::size")]
+    #[schemars(with = "String")]
+    pub queued_max_request_bytes: u64,
 }
 
 fn yes() -> bool {
@@ -72,6 +79,10 @@ fn retention() -> Duration {
     Duration::from_hours(7 * 24)
 }
 
+fn queued_bytes() -> u64 {
+    512 << 20
+}
+
 impl Default for Broker {
     fn default() -> Broker {
         Broker {
@@ -84,6 +95,7 @@ impl Default for Broker {
             create_topics: yes(),
             default_partitions: one(),
             default_retention: retention(),
+            queued_max_request_bytes: queued_bytes(),
         }
     }
 }

@@ -80,6 +80,8 @@ pub(super) async fn start(
         }),
         limits: Limits {
             connections_max,
+            requests_bytes_max: usize::try_from(settings.queued_max_request_bytes)
+                .unwrap_or(usize::MAX),
             ..limits.clone()
         },
         ..broker::Options::new(options.place.data.join("kafka"))

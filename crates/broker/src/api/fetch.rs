@@ -10,7 +10,8 @@ use kafka::messages::fetch::{
     FetchableTopicResponse, PartitionData,
 };
 use kafka::record::batches;
-use tokio::sync::{Notify, OwnedSemaphorePermit};
+use kit::memory::{Need, Share};
+use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
 use tokio::time::{self, Instant};
 use tracing::error;
@@ -29,8 +30,10 @@ const WAIT_MAX: Duration = Duration::from_secs(5 * 60);
 /// Reads that may take more than this go to a thread that may wait for the disk; a reader that keeps
 /// up asks for less, and finds it in the page cache.
 const BYTES_READ_AT_ONCE: usize = 256 << 10;
+/// Memory with which something is read, if there is more to be read.
+const BYTES_AT_LEAST: usize = 64 << 10;
 
-type Memory = Option<OwnedSemaphorePermit>;
+type Memory = Option<Share>;
 
 /// Answers with the memory that the records take until they are sent.
 pub(crate) async fn handle(call: &Call, mut request: FetchRequest) -> (FetchResponse, Memory) {
@@ -192,42 +195,49 @@ impl Asked {
     /// Reads once, within the memory for fetches; the flag says that something is wrong, so that
     /// waiting is no use.
     async fn read(self: &Arc<Self>, call: &Call) -> (FetchResponse, Memory, bool) {
-        let core = call.core();
-        let share = self.expected().min(core.limits.fetches_bytes_max);
-        let mut memory = match u32::try_from(share) {
-            Ok(0) | Err(_) => None,
-            Ok(share) => core
-                .fetch_memory
-                .clone()
-                .acquire_many_owned(share)
-                .await
-                .ok(),
-        };
-        let (response, failed) = if share <= BYTES_READ_AT_ONCE {
-            self.read_all(call)
-        } else {
-            let (asked, caller) = (self.clone(), call.clone());
-            let reading = spawn_blocking(move || asked.read_all(&caller));
-            reading.await.unwrap_or_else(|cause| {
-                error!(error = %cause, "could not read");
-                let code = ErrorCode::UnknownServerError.code();
-                let refused = FetchResponse {
-                    error_code: code,
-                    ..FetchResponse::default()
-                };
-                (refused, true)
-            })
-        };
-        let used = response_bytes(&response);
-        if let Some(memory) = &mut memory {
-            let spare = memory.num_permits().saturating_sub(used);
-            drop(memory.split(spare));
+        let memory = &call.core().memory;
+        let mut share = memory.share();
+        let mut most = self.expected();
+        let mut least = most.min(BYTES_AT_LEAST).min(memory.due_max());
+        loop {
+            // Where memory is short, an answer has less in it.
+            if !share.try_grow(least, most) {
+                share.grow(least, Need::Ordinary).await;
+            }
+            let (response, failed) = self.read_within(call, share.bytes()).await;
+            let used = response_bytes(&response);
+            if used <= share.bytes() || share.bytes() >= memory.due_max() {
+                // The very first batch is answered whatever its size.
+                share.insist(used);
+                share.shrink(used);
+                let share = (used > 0).then_some(share);
+                return (response, share, failed);
+            }
+            // The first batch is larger than that, or new: it waits for what this one needs.
+            (least, most) = (used.min(memory.due_max()), used);
         }
-        (response, memory, failed)
     }
 
-    fn read_all(&self, call: &Call) -> (FetchResponse, bool) {
-        let mut left = self.bytes_max;
+    async fn read_within(self: &Arc<Self>, call: &Call, bytes_max: usize) -> (FetchResponse, bool) {
+        if bytes_max <= BYTES_READ_AT_ONCE {
+            return self.read_all(call, bytes_max);
+        }
+        let (asked, caller) = (self.clone(), call.clone());
+        let reading = spawn_blocking(move || asked.read_all(&caller, bytes_max));
+        reading.await.unwrap_or_else(|cause| {
+            error!(error = %cause, "could not read");
+            let code = ErrorCode::UnknownServerError.code();
+            let refused = FetchResponse {
+                error_code: code,
+                ..FetchResponse::default()
+            };
+            (refused, true)
+        })
+    }
+
+    /// Reads up to `bytes_max`, and the first batch whatever its size.
+    fn read_all(&self, call: &Call, bytes_max: usize) -> (FetchResponse, bool) {
+        let mut left = bytes_max;
         let mut failed = false;
         let mut empty = true;
         let mut responses = Vec::with_capacity(self.topics.len());

@@ -10,7 +10,8 @@ use kafka::messages::share_fetch::{
     AcknowledgementBatch, AcquiredRecords, PartitionData, ShareFetchRequest, ShareFetchResponse,
     ShareFetchableTopicResponse,
 };
-use tokio::sync::{Notify, OwnedSemaphorePermit};
+use kit::memory::Share;
+use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
 use tokio::time::{self, Instant};
 use tracing::error;
@@ -32,7 +33,7 @@ const WAIT_MAX: Duration = Duration::from_secs(5 * 60);
 /// From this version on, members may ask for more time.
 const RENEWALS_FROM: i16 = 2;
 
-type Memory = Option<OwnedSemaphorePermit>;
+type Memory = Option<Share>;
 
 /// Answers with the memory that the records take until they are sent.
 pub(crate) async fn handle(

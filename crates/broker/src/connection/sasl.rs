@@ -63,7 +63,7 @@ where
     let listener = &serving.listener;
     let mut talk: Option<Talk> = None;
     for _ in 0..MESSAGES_MAX {
-        let Some((frame, _memory)) = input.next().await? else {
+        let Some((frame, _memory)) = input.next(true).await? else {
             return Ok(false);
         };
         let Some(begun) = &mut talk else {
@@ -240,7 +240,7 @@ where
         pieces,
         ..Answer::default()
     };
-    send(writer, answer).await
+    send(writer, None, answer).await
 }
 
 async fn answer<W: AsyncWrite + Unpin>(
@@ -271,7 +271,7 @@ async fn answer<W: AsyncWrite + Unpin>(
                 pieces,
                 ..Answer::default()
             };
-            send(writer, answer).await
+            send(writer, None, answer).await
         }
     }
 }

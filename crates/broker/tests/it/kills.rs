@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 use crate::stage::Client;
 
 /// Where the broker in a process of its own listens and keeps its data.
-const ADDRESS: &str = "NUNCIO_TEST_KILLED_ADDRESS";
-const DATA: &str = "NUNCIO_TEST_KILLED_DATA";
+pub(crate) const ADDRESS: &str = "NUNCIO_TEST_KILLED_ADDRESS";
+pub(crate) const DATA: &str = "NUNCIO_TEST_KILLED_DATA";
 /// Longest wait for the client's next step.
 const LIMIT: Duration = Duration::from_secs(120);
 const KILLS: u64 = 6;
@@ -32,7 +32,7 @@ async fn the_broker_that_is_killed() {
 }
 
 /// Starts a broker in a process of its own and waits until it takes connections.
-async fn start(address: SocketAddr, data: &Path) -> Child {
+pub(crate) async fn start(address: SocketAddr, data: &Path) -> Child {
     let mut command = Command::new(std::env::current_exe().expect("a path"));
     command
         .args(["--ignored", "--exact", "kills::the_broker_that_is_killed"])

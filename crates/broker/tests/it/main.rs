@@ -12,6 +12,7 @@ mod groups;
 mod hostile;
 mod kills;
 mod listeners;
+mod memory;
 mod metrics;
 mod produces;
 mod quotas;

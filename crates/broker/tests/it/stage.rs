@@ -181,11 +181,16 @@ impl Client {
 
     /// Returns the next frame, `None` when the broker has closed the connection.
     pub(crate) async fn frame(&mut self) -> Option<Bytes> {
+        self.frame_within(LIMIT).await
+    }
+
+    /// Returns the next frame, `None` when the broker has closed the connection.
+    pub(crate) async fn frame_within(&mut self, limit: Duration) -> Option<Bytes> {
         loop {
             if let Some(frame) = frame::split(&mut self.received, 1 << 28).expect("a frame") {
                 return Some(frame);
             }
-            let reading = timeout(LIMIT, self.stream.read_buf(&mut self.received));
+            let reading = timeout(limit, self.stream.read_buf(&mut self.received));
             match reading.await.expect("an answer in time") {
                 Ok(0) | Err(_) => return None,
                 Ok(_) => (),

@@ -37,6 +37,7 @@ pub(super) fn broker(broker: &Broker, findings: &mut Vec<Finding>) {
         let finding = Finding::error("advertised", format!("`{advertised}` is no address"));
         findings.push(finding.hint("write it as `broker.example.com:9092`"));
     }
+    memory(broker, findings);
     listeners(broker, findings);
     users(broker, findings);
     let authorization = broker.authorization.iter();
@@ -55,6 +56,33 @@ pub(super) fn broker(broker: &Broker, findings: &mut Vec<Finding>) {
         findings.push(
             Finding::error("default_partitions", what).hint(format!("use 1 to {PARTITIONS_MAX}")),
         );
+    }
+}
+
+/// What the memory for requests may be.
+const QUEUED_BYTES: std::ops::RangeInclusive<u64> = 16 << 20..=1 << 40;
+/// Kafka's default for the largest request, which is cut to what there is.
+const REQUEST_BYTES_DEFAULT: u64 = 100 << 20;
+
+fn memory(broker: &Broker, findings: &mut Vec<Finding>) {
+    let bytes = broker.queued_max_request_bytes;
+    if !QUEUED_BYTES.contains(&bytes) {
+        let size = kit::human::size_text(bytes);
+        let what = format!("requests cannot have {size} of memory");
+        findings
+            .push(Finding::error("queued_max_request_bytes", what).hint("use `16MiB` to `1TiB`"));
+    }
+    for (index, listener) in broker.listeners.iter().enumerate() {
+        let request = listener.socket_request_max_bytes;
+        if request > REQUEST_BYTES_DEFAULT && request > bytes / 2 {
+            let at = format!("listeners[{index}].socket_request_max_bytes");
+            let what = "one request may take half of `queued_max_request_bytes` at most";
+            let least = kit::human::size_text(request.saturating_mul(2));
+            findings.push(
+                Finding::error(&at, what.to_owned())
+                    .hint(format!("write `queued_max_request_bytes: {least}`")),
+            );
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use journal::ReadError;
 use kafka::record::batches;
+use kit::memory::Need;
 
 use super::{
     Acquired, AcquiredRecords, Arc, Asked, ErrorCode, Fetched, Fetching, Millis, PartitionData,
@@ -61,25 +62,14 @@ impl Asked {
                 share.min(usize::try_from(one.fetching.partition.size()).unwrap_or(usize::MAX))
             })
             .fold(0, usize::saturating_add)
-            .min(core.limits.fetches_bytes_max);
-        let mut memory = match u32::try_from(expected.min(BYTES_AT_FIRST)) {
-            Ok(0) | Err(_) => None,
-            Ok(first) => core
-                .fetch_memory
-                .clone()
-                .acquire_many_owned(first)
-                .await
-                .ok(),
-        };
+            .min(self.bytes_max);
+        let mut memory = core.memory.share();
         // More only if nobody has to wait for it.
-        let growth = expected.saturating_sub(BYTES_AT_FIRST);
-        if let (Some(memory), Ok(growth)) = (&mut memory, u32::try_from(growth))
-            && growth > 0
-            && let Ok(more) = core.fetch_memory.clone().try_acquire_many_owned(growth)
-        {
-            memory.merge(more);
+        let least = expected.min(BYTES_AT_FIRST).min(core.memory.due_max());
+        if !memory.try_grow(least, expected) {
+            memory.grow(least, Need::Ordinary).await;
         }
-        let bytes_max = memory.as_ref().map_or(0, |memory| memory.num_permits());
+        let bytes_max = memory.bytes();
         let work = Work {
             asked: self.copy(),
             begun,
@@ -99,11 +89,9 @@ impl Asked {
         };
         told.extend(read);
         let used: usize = told.iter().map(|(_, data)| data.records.len()).sum();
-        if let Some(memory) = &mut memory {
-            let spare = memory.num_permits().saturating_sub(used);
-            drop(memory.split(spare));
-        }
-        (told, memory)
+        memory.insist(used);
+        memory.shrink(used);
+        (told, Some(memory))
     }
 
     async fn begin(
