@@ -1,7 +1,8 @@
 //! Reads configuration files and folders.
 //!
 //! A folder gives its `*.yaml`, `*.yml` and `*.json` files in the order of their names, and so do the folders in it. Names
-//! that start with a dot are passed over, among them what Kubernetes puts into mounted ConfigMaps.
+//! that start with a dot are passed over, among them what Kubernetes puts into mounted ConfigMaps, and so is a folder that
+//! the broker keeps its data in.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -77,6 +78,9 @@ pub(crate) fn folders(folder: &Path) -> Vec<PathBuf> {
     walk.folders
 }
 
+/// The file that tells a folder with the broker's data, should a user keep it beside the configuration.
+const DATA_MARK: &str = "node.json";
+
 #[derive(Default)]
 struct Walk {
     files: Vec<PathBuf>,
@@ -91,6 +95,9 @@ impl Walk {
             || self.folders.len() >= FOLDERS_MAX
             || !self.seen.insert(fs::canonicalize(folder)?)
         {
+            return Ok(());
+        }
+        if depth > 0 && folder.join(DATA_MARK).is_file() {
             return Ok(());
         }
         self.folders.push(folder.to_owned());

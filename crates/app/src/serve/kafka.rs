@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use broker::{Authorization, Broker, Limits, Listener, Mechanism, Protocol, Secret, User};
+use control::Published;
 use model::broker::{
     BrokerListener, BrokerTls, BrokerUser, ClientAuth, SaslMechanism, SecurityProtocol,
 };
-use model::{Config, TlsContext};
+use model::{Config, Severity, Source, TlsContext};
 use observe::metrics::Metrics;
 use tls::keep::Terminators;
 use tls::server::Terminator;
@@ -40,6 +41,35 @@ pub(crate) struct Listening {
     pub(crate) name: String,
     pub(crate) protocol: &'static str,
     pub(crate) address: SocketAddr,
+}
+
+/// Refuses to start a broker whose settings could not be read. There is no last good version at the start, and the defaults in
+/// its place might let everybody in, or forget records that were to be kept.
+pub(super) fn refuse_in_doubt(published: &Published) -> anyhow::Result<()> {
+    let errors = published
+        .problems
+        .iter()
+        .filter(|problem| problem.severity == Severity::Error);
+    let doubts: Vec<String> = errors
+        .filter(|problem| match &problem.object {
+            Some(object) => object.starts_with("Broker "),
+            None => might_hold_broker(&published.sources, &problem.origin.file),
+        })
+        .map(ToString::to_string)
+        .collect();
+    if doubts.is_empty() {
+        return Ok(());
+    }
+    bail!(
+        "the broker does not start with settings that are in doubt:\n{}",
+        doubts.join("\n")
+    )
+}
+
+/// Returns whether a file that is wrong as a whole may be the one with the broker's settings: it names them, or it could not be read.
+fn might_hold_broker(sources: &[Source], file: &str) -> bool {
+    let source = sources.iter().find(|source| *source.name == *file);
+    source.is_none_or(|source| source.text.to_ascii_lowercase().contains("broker"))
 }
 
 /// Opens the broker and has it serve on everything that the configuration names.

@@ -131,6 +131,9 @@ impl Running {
         };
         let control = Control::start(from, &metrics, stop.clone()).await;
         let config = control.current().config.clone();
+        if options.role != Some(Role::Gateway) {
+            kafka::refuse_in_doubt(&control.current())?;
+        }
         let mut tasks = JoinSet::new();
 
         let mut listeners = Vec::new();

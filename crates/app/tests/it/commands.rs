@@ -115,3 +115,38 @@ fn a_broker_that_is_not_there_is_one_clear_line() {
         "{told}"
     );
 }
+
+#[test]
+fn a_broker_with_settings_in_doubt_does_not_start() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let cases = [
+        (
+            "broker:\n  listeners:\n  - { name: internal, listen: \"127.0.0.1:0\", security: sasl }\n",
+            "nuncio.yaml:3:",
+        ),
+        ("broker:\n  listeners: [\n", "nuncio.yaml:"),
+    ];
+    for (yaml, place) in cases {
+        fs::write(folder.path().join("nuncio.yaml"), yaml).expect("the folder takes files");
+        let any = "127.0.0.1:0";
+        let data = folder.path().join("data");
+        let folder = folder.path().to_str().expect("the path is text");
+        let told = bad(&[
+            "serve",
+            "--gateway",
+            any,
+            "--kafka",
+            any,
+            "--admin",
+            any,
+            "--data",
+            data.to_str().expect("the path is text"),
+            folder,
+        ]);
+        assert!(
+            told.contains("in doubt") && told.contains(place),
+            "{yaml}: {told}"
+        );
+        assert!(!data.join("kafka").exists(), "nothing was opened: {told}");
+    }
+}

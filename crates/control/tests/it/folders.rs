@@ -21,6 +21,8 @@ async fn a_folder_gives_its_files_and_those_of_the_folders_in_it() {
             ("inner/.git/x.yaml", &route("/hidden")),
             ("inner/deeper/f.yaml", &route("/f")),
             ("folder.yaml/e.yaml", &route("/e")),
+            ("data/kafka/node.json", r#"{"cluster_id": "c"}"#),
+            ("data/kafka/topics.json", r#"{"topics": []}"#),
         ],
     )
     .await;
