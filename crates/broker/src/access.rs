@@ -153,4 +153,9 @@ impl Call {
     pub(crate) fn may_topic(&self, operation: Operation, topic: &str) -> bool {
         self.client.may(operation, Kind::Topic, topic)
     }
+
+    /// Returns whether the client of this call may read as a broker that copies.
+    pub(crate) fn may_follow(&self) -> bool {
+        self.client.may_cluster(Operation::ClusterAction)
+    }
 }

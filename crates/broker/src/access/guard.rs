@@ -4,6 +4,7 @@
 
 mod admin;
 mod groups;
+mod operator;
 mod shares;
 mod topics;
 mod transactions;

@@ -115,6 +115,7 @@ impl Asked {
     fn new(call: &Call, request: FetchRequest) -> Self {
         let core = call.core();
         let by_id = call.version >= 13;
+        let follower = request.replica_id.max(request.replica_state.replica_id) >= 0;
         let topics = request.topics.into_iter().map(|asked| {
             let (topic, missing) = match by_id {
                 true => (core.topics.by_id(asked.topic_id), ErrorCode::UnknownTopicId),
@@ -127,7 +128,10 @@ impl Asked {
                 .as_ref()
                 .map_or(asked.topic.as_str(), |topic| &topic.name);
             let unknown = by_id && topic.is_none();
-            let allowed = unknown || call.may_topic(Operation::Read, name);
+            let allowed = match follower {
+                true => call.may_follow(),
+                false => unknown || call.may_topic(Operation::Read, name),
+            };
             let partitions = asked.partitions.into_iter().map(|partition| {
                 let found = match &topic {
                     _ if !allowed => Err(ErrorCode::TopicAuthorizationFailed),
@@ -358,7 +362,9 @@ impl Asked {
 fn refused(asked: &FetchPartition, code: ErrorCode) -> PartitionData {
     let missing = matches!(
         code,
-        ErrorCode::UnknownTopicOrPartition | ErrorCode::UnknownTopicId
+        ErrorCode::UnknownTopicOrPartition
+            | ErrorCode::UnknownTopicId
+            | ErrorCode::TopicAuthorizationFailed
     );
     PartitionData {
         partition_index: asked.partition,

@@ -23,10 +23,24 @@ use super::acls;
 use crate::auth::Principal;
 use crate::connection::sasl::REFUSAL_DELAY;
 use crate::dispatch::Call;
+use crate::listener::Protocol;
 
 const NO_AUTHORIZER: &str = "No Authorizer is configured.";
 const NO_EXCHANGE: &str = "no SASL exchange may begin on this connection";
-const NO_TOKENS: ErrorCode = ErrorCode::DelegationTokenRequestNotAllowed;
+
+/// Says why nobody gets a token, and the time that Kafka tells beside it.
+fn no_tokens(call: &Call) -> (i16, i64) {
+    let known = match call.client.serving.listener.protocol {
+        Protocol::Plaintext => false,
+        Protocol::Ssl => call.client.principal != Principal::Anonymous,
+        Protocol::SaslPlaintext | Protocol::SaslSsl => true,
+    };
+    match known {
+        // Who is not known could not be told apart from another.
+        false => (ErrorCode::DelegationTokenRequestNotAllowed.code(), -1),
+        true => (ErrorCode::DelegationTokenAuthDisabled.code(), 0),
+    }
+}
 
 pub(crate) async fn describe_acls(
     call: Call,
@@ -110,6 +124,7 @@ pub(crate) async fn create_token(
     call: Call,
     _: CreateDelegationTokenRequest,
 ) -> CreateDelegationTokenResponse {
+    let (error_code, time) = no_tokens(&call);
     let principal = &call.client.principal;
     let own = || (Principal::KIND.to_owned(), principal.name().to_owned());
     let (principal_type, principal_name) = own();
@@ -118,46 +133,48 @@ pub(crate) async fn create_token(
         _ => own(),
     };
     CreateDelegationTokenResponse {
-        error_code: NO_TOKENS.code(),
+        error_code,
         principal_type,
         principal_name,
         token_requester_principal_type,
         token_requester_principal_name,
-        issue_timestamp_ms: -1,
-        expiry_timestamp_ms: -1,
-        max_timestamp_ms: -1,
+        issue_timestamp_ms: time,
+        expiry_timestamp_ms: time,
+        max_timestamp_ms: time,
         ..CreateDelegationTokenResponse::default()
     }
 }
 
 pub(crate) async fn renew_token(
-    _: Call,
+    call: Call,
     _: RenewDelegationTokenRequest,
 ) -> RenewDelegationTokenResponse {
+    let (error_code, expiry_timestamp_ms) = no_tokens(&call);
     RenewDelegationTokenResponse {
-        error_code: NO_TOKENS.code(),
-        expiry_timestamp_ms: -1,
+        error_code,
+        expiry_timestamp_ms,
         ..RenewDelegationTokenResponse::default()
     }
 }
 
 pub(crate) async fn expire_token(
-    _: Call,
+    call: Call,
     _: ExpireDelegationTokenRequest,
 ) -> ExpireDelegationTokenResponse {
+    let (error_code, expiry_timestamp_ms) = no_tokens(&call);
     ExpireDelegationTokenResponse {
-        error_code: NO_TOKENS.code(),
-        expiry_timestamp_ms: -1,
+        error_code,
+        expiry_timestamp_ms,
         ..ExpireDelegationTokenResponse::default()
     }
 }
 
 pub(crate) async fn describe_tokens(
-    _: Call,
+    call: Call,
     _: DescribeDelegationTokenRequest,
 ) -> DescribeDelegationTokenResponse {
     DescribeDelegationTokenResponse {
-        error_code: NO_TOKENS.code(),
+        error_code: no_tokens(&call).0,
         ..DescribeDelegationTokenResponse::default()
     }
 }

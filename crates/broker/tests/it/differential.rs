@@ -4,6 +4,7 @@
 //! `compare.rs`; every other difference fails the test, unless [`INTENDED`] names the step and says why. A step that is
 //! named there and does not differ fails as well, so that the list only shrinks.
 
+mod access;
 mod admin;
 mod cluster;
 mod compare;
@@ -134,6 +135,8 @@ async fn answers_are_those_of_apache_kafka() {
         section: "",
         blind: &[],
         settled: SETTLED,
+        intended: INTENDED,
+        not_yet: NOT_YET,
         steps: BTreeSet::new(),
         differences: Vec::new(),
     };
@@ -165,6 +168,8 @@ struct Both {
     /// Fields that are not compared at this moment.
     blind: &'static [&'static str],
     settled: Duration,
+    intended: &'static [(&'static str, &'static str)],
+    not_yet: &'static [&'static str],
     steps: BTreeSet<String>,
     differences: Vec<(String, String)>,
 }
@@ -201,7 +206,7 @@ impl Both {
         let begun = Instant::now();
         while our_text != their_text
             && LOOKS.contains(&R::KEY)
-            && listed(&step).is_none()
+            && self.listed(&step).is_none()
             && begun.elapsed() < self.settled
         {
             theirs = self.theirs.ask(version, again.clone()).await;
@@ -227,12 +232,19 @@ impl Both {
         self.blind = &[];
     }
 
+    /// Returns the entry under which a step may differ.
+    fn listed(&self, step: &str) -> Option<&'static str> {
+        let intended = self.intended.iter().map(|(name, _)| *name);
+        let mut names = intended.chain(self.not_yet.iter().copied());
+        names.find(|name| step.starts_with(name))
+    }
+
     fn finish(self) {
-        let mut unused: BTreeSet<&str> = INTENDED.iter().map(|(name, _)| *name).collect();
-        unused.extend(NOT_YET);
+        let mut unused: BTreeSet<&str> = self.intended.iter().map(|(name, _)| *name).collect();
+        unused.extend(self.not_yet);
         let mut wrong = String::new();
         for (step, difference) in &self.differences {
-            match listed(step) {
+            match self.listed(step) {
                 Some(name) => _ = unused.remove(name),
                 None => wrong += &format!("\n{step}  (- ours, + Apache Kafka)\n{difference}"),
             }
@@ -247,15 +259,6 @@ impl Both {
             "{count} requests answered as Apache Kafka does, but for {differing} that are listed"
         ));
     }
-}
-
-/// Returns the entry under which a step may differ.
-fn listed(step: &str) -> Option<&'static str> {
-    let mut names = INTENDED
-        .iter()
-        .map(|(name, _)| *name)
-        .chain(NOT_YET.iter().copied());
-    names.find(|name| step.starts_with(name))
 }
 
 /// What became of a request.
@@ -285,6 +288,8 @@ impl<R: Request> Pair<R> {
 
 struct Side {
     address: std::net::SocketAddr,
+    /// Who it says it is, where the listener asks.
+    user: Option<&'static str>,
     client: Option<Client>,
 }
 
@@ -292,6 +297,7 @@ impl Side {
     fn new(address: &std::net::SocketAddr) -> Side {
         Side {
             address: *address,
+            user: None,
             client: None,
         }
     }
@@ -299,7 +305,7 @@ impl Side {
     async fn ask<R: Request>(&mut self, version: i16, request: R) -> Answer<R::Response> {
         let mut client = match self.client.take() {
             Some(client) => client,
-            None => Client::connect(self.address).await,
+            None => access::connect(self.address, self.user).await,
         };
         match timeout(SILENCE, client.try_ask(version, request)).await {
             Ok(Some(answer)) => {

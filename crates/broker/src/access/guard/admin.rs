@@ -16,11 +16,14 @@ use kafka::messages::describe_client_quotas::DescribeClientQuotasRequest;
 use kafka::messages::describe_configs::{DescribeConfigsRequest, DescribeConfigsResult};
 use kafka::messages::describe_log_dirs::DescribeLogDirsRequest;
 use kafka::messages::describe_quorum::DescribeQuorumRequest;
-use kafka::messages::describe_user_scram_credentials::DescribeUserScramCredentialsRequest;
+use kafka::messages::describe_user_scram_credentials::{
+    DescribeUserScramCredentialsRequest, DescribeUserScramCredentialsResult,
+};
 use kafka::messages::incremental_alter_configs::{self, IncrementalAlterConfigsRequest};
 use kafka::messages::list_config_resources::ListConfigResourcesRequest;
 use kafka::messages::list_partition_reassignments::ListPartitionReassignmentsRequest;
 
+use super::operator;
 use super::topics::{self, NOT_YOURS};
 use super::{
     Answer, CLUSTER, GROUP, Guard, Kind, Operation, Outcome, TOPIC, after, of, take, whole,
@@ -44,14 +47,27 @@ pub(super) fn look(call: &Call, api: ApiKey, request: &mut dyn Any) -> Guard {
         }
         ApiKey::DescribeClientQuotas => {
             let refused = call.cluster(Operation::DescribeConfigs);
-            whole::<DescribeClientQuotasRequest>(request, refused, |it, code| it.error_code = code)
+            whole::<DescribeClientQuotasRequest>(request, refused, |it, code| {
+                it.error_code = code;
+                it.entries = None;
+            })
         }
         ApiKey::DescribeAcls => {
             whole::<DescribeAclsRequest>(request, describe, |it, code| it.error_code = code)
         }
         ApiKey::DescribeUserScramCredentials => {
+            let named = request
+                .downcast_ref::<DescribeUserScramCredentialsRequest>()
+                .and_then(|request| request.users.as_ref())
+                .map_or(0, Vec::len);
             whole::<DescribeUserScramCredentialsRequest>(request, describe, |it, code| {
                 it.error_code = code;
+                // Kafka tells it of each once more, without its name.
+                let refused = DescribeUserScramCredentialsResult {
+                    error_code: code,
+                    ..DescribeUserScramCredentialsResult::default()
+                };
+                it.results = vec![refused; named];
             })
         }
         ApiKey::DescribeLogDirs => {
@@ -68,11 +84,14 @@ pub(super) fn look(call: &Call, api: ApiKey, request: &mut dyn Any) -> Guard {
         ApiKey::CreateAcls => create_acls(call, request),
         ApiKey::DeleteAcls => delete_acls(call, request),
         ApiKey::AlterUserScramCredentials => alter_users(call, request),
+        ApiKey::WriteTxnMarkers
+        | ApiKey::AlterClientQuotas
+        | ApiKey::ElectLeaders
+        | ApiKey::AlterPartitionReassignments
+        | ApiKey::AlterReplicaLogDirs
+        | ApiKey::UpdateFeatures
+        | ApiKey::UnregisterBroker => operator::look(call, api, request),
         // What is left of them changes the cluster.
-        ApiKey::AlterClientQuotas => may(call.cluster(Operation::AlterConfigs)),
-        ApiKey::WriteTxnMarkers => may(call
-            .cluster(Operation::Alter)
-            .and_then(|_| call.cluster(Operation::ClusterAction))),
         _ => may(call.cluster(Operation::Alter)),
     }
 }

@@ -76,8 +76,7 @@ pub(super) fn join(call: &Call, request: &mut dyn Any) -> Guard {
             None => Outcome::Pass,
             Some(code) => Outcome::Instead(kafka::messages::join_group::JoinGroupResponse {
                 error_code: code.code(),
-                protocol_name: Some(String::new()),
-                member_id: request.member_id.clone(),
+                protocol_name: (call.version < 7).then(String::new),
                 ..Default::default()
             }),
         }
@@ -140,7 +139,9 @@ pub(super) fn describe(call: &Call, request: &mut dyn Any) -> Guard {
         after(
             move |response: &mut describe_groups::DescribeGroupsResponse| {
                 for group in &mut response.groups {
-                    if group.authorized_operations != NOT_ASKED {
+                    if group.error_code != 0 {
+                        group.authorized_operations = NOT_ASKED;
+                    } else if group.authorized_operations != NOT_ASKED {
                         group.authorized_operations = asking.operations(
                             Kind::Group,
                             &group.group_id,

@@ -20,6 +20,7 @@ use kafka::messages::offset_for_leader_epoch::{
     EpochEndOffset, OffsetForLeaderEpochRequest, OffsetForLeaderTopicResult,
 };
 use kafka::messages::produce::{PartitionProduceResponse, ProduceRequest, TopicProduceResponse};
+use kafka::record::batches;
 
 use super::{
     Answer, CLUSTER, Guard, Kind, NOT_ASKED, Operation, Outcome, TOPIC, TRANSACTION, after, of,
@@ -30,7 +31,9 @@ use crate::dispatch::Call;
 
 pub(super) fn produce(call: &Call, request: &mut dyn Any) -> Guard {
     of::<ProduceRequest>(request, |request| {
+        // Only records of a transaction belong to one.
         let id = request.transactional_id.as_deref();
+        let id = id.filter(|_| is_transactional(request));
         let (denied, code) = match id.and_then(|id| call.transaction(Operation::Write, id)) {
             Some(_) => (std::mem::take(&mut request.topic_data), TRANSACTION),
             None => {
@@ -64,11 +67,25 @@ pub(super) fn produce(call: &Call, request: &mut dyn Any) -> Guard {
     })
 }
 
+/// Returns whether the first batch of some partition is one of a transaction.
+fn is_transactional(request: &ProduceRequest) -> bool {
+    let partitions = request
+        .topic_data
+        .iter()
+        .flat_map(|topic| &topic.partition_data);
+    let mut records = partitions.filter_map(|partition| partition.records.as_ref());
+    records.any(|records| {
+        let first = batches(records.clone()).next();
+        first.is_some_and(|batch| batch.is_ok_and(|batch| batch.is_transactional()))
+    })
+}
+
 pub(super) fn metadata(call: &Call, request: &mut dyn Any) -> Guard {
     let asking = call.clone();
     of::<MetadataRequest>(request, move |request| {
         let core = asking.core();
         let mut refused = Vec::new();
+        let mut none_left = false;
         // Version 0 has no way to ask for none.
         let every = request
             .topics
@@ -103,15 +120,14 @@ pub(super) fn metadata(call: &Call, request: &mut dyn Any) -> Guard {
                     ..MetadataResponseTopic::default()
                 });
             }
-            if named.is_empty() && asking.version == 0 {
-                return Outcome::Instead(kafka::messages::metadata::MetadataResponse {
-                    topics: refused,
-                    ..Default::default()
-                });
-            }
+            // It would ask for all.
+            none_left = named.is_empty() && asking.version == 0;
         }
         after(
             move |response: &mut kafka::messages::metadata::MetadataResponse| {
+                if none_left {
+                    response.topics.clear();
+                }
                 if every {
                     let may = |topic: &MetadataResponseTopic| {
                         let name = topic.name.as_deref().unwrap_or_default();
@@ -248,7 +264,7 @@ pub(super) fn create(call: &Call, request: &mut dyn Any) -> Guard {
                         && !asking.may_topic(Operation::DescribeConfigs, &topic.name)
                     {
                         topic.topic_config_error_code = TOPIC.code();
-                        topic.configs = None;
+                        topic.configs = Some(Vec::new());
                         (topic.num_partitions, topic.replication_factor) = (-1, -1);
                     }
                 }

@@ -45,7 +45,7 @@ pub(super) async fn run(both: &mut Both) {
 }
 
 /// The first question makes the topic of transactions.
-async fn settle(side: &mut Side) {
+pub(super) async fn settle(side: &mut Side) {
     let request = FindCoordinatorRequest {
         key_type: 1,
         coordinator_keys: vec!["starts".to_owned()],
