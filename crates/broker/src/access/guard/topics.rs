@@ -75,8 +75,8 @@ fn is_transactional(request: &ProduceRequest) -> bool {
         .flat_map(|topic| &topic.partition_data);
     let mut records = partitions.filter_map(|partition| partition.records.as_ref());
     records.any(|records| {
-        let first = batches(records.clone()).next();
-        first.is_some_and(|batch| batch.is_ok_and(|batch| batch.is_transactional()))
+        let first = batches(records).next();
+        first.is_some_and(|batch| batch.is_ok_and(|batch| batch.transactional()))
     })
 }
 
@@ -260,9 +260,9 @@ pub(super) fn create(call: &Call, request: &mut dyn Any) -> Guard {
             move |response: &mut kafka::messages::create_topics::CreateTopicsResponse| {
                 for topic in &mut response.topics {
                     // What a topic is set to may be another matter than that it is made.
-                    if topic.error_code == 0
-                        && !asking.may_topic(Operation::DescribeConfigs, &topic.name)
-                    {
+                    if topic.error_code != 0 {
+                        topic.configs = Some(Vec::new());
+                    } else if !asking.may_topic(Operation::DescribeConfigs, &topic.name) {
                         topic.topic_config_error_code = TOPIC.code();
                         topic.configs = Some(Vec::new());
                         (topic.num_partitions, topic.replication_factor) = (-1, -1);

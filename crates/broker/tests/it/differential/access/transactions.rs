@@ -14,7 +14,7 @@ use kafka::messages::txn_offset_commit::{
 };
 
 use super::super::Both;
-use crate::stage::{numbered, produce};
+use crate::stage::{batch, numbered, produce};
 
 const IDS: [&str; 3] = ["t-none", "t-seen", "t-write"];
 
@@ -120,7 +120,7 @@ async fn of(both: &mut Both, user: &str, id: &str) {
     if id != "t-write" {
         let records = ProduceRequest {
             transactional_id: Some(id.to_owned()),
-            ..produce("write", -1, numbered(&["x"], 7_000, 0, 0))
+            ..produce("write", -1, batch(&["x"]))
         };
         both.by(user, &format!("produce in {id}"), 9, records).await;
     }
