@@ -166,7 +166,7 @@ struct New {
     /// For whom, such as `User:alice`, or `User:*` for everybody.
     #[arg(long, required = true, value_parser = words::principal)]
     principal: Vec<String>,
-    /// From which address; `*`, all, when nothing is said. Kafka 4.3 and this broker take networks too, such as 10.0.0.0/8.
+    /// From which address; `*`, all, when nothing is said. This broker takes networks too, such as 10.0.0.0/8 (KIP-1276).
     #[arg(long, default_value = "*", value_delimiter = ',')]
     host: Vec<String>,
     /// What: read, write, create, delete, alter, describe, describe-configs, alter-configs, cluster-action, idempotent-write, all.

@@ -1,6 +1,7 @@
 //! `nuncio serve`: the gateway, the broker and the bridge on files or folders, until a signal.
 
 mod diag;
+mod entry;
 mod kafka;
 mod running;
 

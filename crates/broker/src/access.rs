@@ -16,6 +16,7 @@ use crate::dispatch::{Call, Client};
 use crate::files;
 
 pub(crate) mod guard;
+mod network;
 pub(crate) mod rules;
 
 /// Most rules: all of them are in memory, and the file is written anew at each change.
@@ -30,12 +31,27 @@ pub struct Authorization {
     pub allow_everyone_if_no_acl_found: bool,
 }
 
+/// What the configuration says beside the rules.
+#[derive(Debug)]
+struct Settings {
+    super_users: HashSet<String>,
+    open: bool,
+}
+
+impl Settings {
+    fn new(said: &Authorization) -> Arc<Self> {
+        Arc::new(Self {
+            super_users: said.super_users.iter().cloned().collect(),
+            open: said.allow_everyone_if_no_acl_found,
+        })
+    }
+}
+
 /// The rules that are in force.
 #[derive(Debug)]
 pub(crate) struct Access {
     path: PathBuf,
-    super_users: HashSet<String>,
-    open: bool,
+    settings: RwLock<Arc<Settings>>,
     rules: RwLock<Arc<Rules>>,
     /// Held while the file is written, so that readers need not wait for the disk.
     writing: Mutex<()>,
@@ -51,11 +67,15 @@ impl Access {
         };
         Ok(Self {
             path,
-            super_users: settings.super_users.iter().cloned().collect(),
-            open: settings.allow_everyone_if_no_acl_found,
+            settings: RwLock::new(Settings::new(settings)),
             rules: RwLock::new(Arc::new(Rules::new(all))),
             writing: Mutex::new(()),
         })
+    }
+
+    /// Takes what the configuration says now.
+    pub(crate) fn change(&self, said: &Authorization) {
+        *self.settings.write() = Settings::new(said);
     }
 
     /// Returns the rules that a filter takes.
@@ -112,7 +132,8 @@ impl Access {
             return None;
         }
         let principal = principal.to_string();
-        (!self.super_users.contains(&principal)).then_some(principal)
+        let settings = self.settings.read();
+        (!settings.super_users.contains(&principal)).then_some(principal)
     }
 }
 
@@ -126,8 +147,9 @@ impl Client {
             return true;
         };
         let rules = access.rules.read().clone();
+        let open = access.settings.read().open;
         let host = self.peer.ip().to_canonical().to_string();
-        rules.allow(&principal, &host, operation, kind, name, access.open)
+        rules.allow(&principal, &host, operation, kind, name, open)
     }
 
     /// Returns whether this client may do something to some resource of a kind.
@@ -139,8 +161,9 @@ impl Client {
             return true;
         };
         let rules = access.rules.read().clone();
+        let open = access.settings.read().open;
         let host = self.peer.ip().to_canonical().to_string();
-        rules.allow_somewhere(&principal, &host, operation, kind, access.open)
+        rules.allow_somewhere(&principal, &host, operation, kind, open)
     }
 
     fn may_cluster(&self, operation: Operation) -> bool {

@@ -8,6 +8,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 pub(crate) mod exchange;
+mod live;
 pub(crate) mod plain;
 pub(crate) mod scram;
 pub(crate) mod users;

@@ -96,18 +96,14 @@ pub(super) async fn start(
         sockets.push((socket, bound, listener));
     }
     let connections_max = sockets.iter().map(|(.., one)| one.connections_max).sum();
-    let users = settings.users.iter().map(user);
     let retention_ms = settings.default_retention.as_millis().to_string();
     let broker = Broker::open(broker::Options {
         auto_create: settings.create_topics,
         partitions_default: usize::try_from(settings.default_partitions).unwrap_or(1),
         topic_defaults: BTreeMap::from([("retention.ms".to_owned(), retention_ms)]),
         metrics: metrics.clone(),
-        users: users.collect::<anyhow::Result<_>>()?,
-        authorization: settings.authorization.as_ref().map(|said| Authorization {
-            super_users: said.super_users.clone(),
-            allow_everyone_if_no_acl_found: said.allow_everyone_if_no_acl_found,
-        }),
+        users: users(settings)?,
+        authorization: authorization(settings),
         limits: Limits {
             connections_max,
             requests_bytes_max: usize::try_from(settings.queued_max_request_bytes)
@@ -262,6 +258,20 @@ fn terminator(
     let nothing = Config::default();
     Terminator::try_out(&nothing, std::slice::from_ref(&context)).map_err(anyhow::Error::msg)?;
     Ok(certificates.of(&nothing, &settings.name, vec![context]))
+}
+
+/// Returns the users of the configuration, with their passwords as they are now.
+pub(super) fn users(settings: &model::Broker) -> anyhow::Result<Vec<User>> {
+    settings.users.iter().map(user).collect()
+}
+
+/// Returns what the configuration says of rights.
+pub(super) fn authorization(settings: &model::Broker) -> Option<Authorization> {
+    let said = settings.authorization.as_ref()?;
+    Some(Authorization {
+        super_users: said.super_users.clone(),
+        allow_everyone_if_no_acl_found: said.allow_everyone_if_no_acl_found,
+    })
 }
 
 /// Reads a user's password from where the configuration says.

@@ -34,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::diag::Look;
+use super::entry::Entry;
 use super::kafka::{self, Listening};
 use super::{GATEWAY, Options, Role};
 use crate::check;
@@ -58,8 +59,8 @@ struct House {
     subscriptions: Subscriptions,
     /// Who tells where services are.
     directory: Directory,
-    /// The broker's settings that this process started with: they hold until its end.
-    broker_settings: model::Broker,
+    /// Keeps the broker's settings in step, as far as they can change while it runs.
+    entry: Entry,
     addresses: Mutex<Addresses>,
     /// What the gateway found when it took the configuration that runs.
     found: Mutex<Vec<Problem>>,
@@ -185,7 +186,7 @@ impl Running {
                 stop.child_token(),
             ),
             directory,
-            broker_settings: config.broker.clone(),
+            entry: Entry::new(&config.broker),
             addresses: Mutex::new(addresses),
             found: Mutex::default(),
             reloads: metrics.histogram(
@@ -351,9 +352,7 @@ impl House {
     async fn apply(&self, published: &Published) -> Vec<(SocketAddr, std::io::Error)> {
         let began = Instant::now();
         let config = &published.config;
-        if config.broker != self.broker_settings {
-            warn!("the `broker:` settings have changed; they take effect at the next start");
-        }
+        self.entry.apply(self.broker.as_ref(), &config.broker).await;
         if let Some(log) = &self.log {
             for (origin, trouble) in log.ensure_topics(&config.topics).await {
                 error!(%origin, "{trouble}");

@@ -4,9 +4,11 @@ use std::collections::{BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
 
+use super::network::{self, Network};
+
 /// The name of the cluster as a resource.
 pub(crate) const CLUSTER: &str = "kafka-cluster";
-const ANY: &str = "*";
+pub(super) const ANY: &str = "*";
 const ANYBODY: &str = "User:*";
 
 /// Kinds of resources, by Kafka's numbers.
@@ -77,6 +79,9 @@ impl Rule {
         if !matches!(self.permission, DENY | ALLOW) {
             return Err(format!("Invalid permissionType {}", self.permission));
         }
+        if self.host.contains('/') && Network::read(&self.host).is_none() {
+            return Err(format!("Invalid CIDR host {}", self.host));
+        }
         match self.principal.split_once(':') {
             Some((kind, name)) if !kind.is_empty() && !name.is_empty() => Ok(()),
             _ => Err(format!(
@@ -88,7 +93,7 @@ impl Rule {
 
     fn concerns(&self, principal: &str, host: &str) -> bool {
         (self.principal == principal || self.principal == ANYBODY)
-            && (self.host == ANY || self.host == host)
+            && network::is_from(&self.host, host)
     }
 
     /// Returns whether it allows an operation (true), denies it (false), or says nothing of it. What lets read, write, delete or
@@ -353,7 +358,13 @@ mod tests {
         one.host = "10.0.0.2".into();
         assert!(!may(&rules(&[one.clone()]), "User:a", Read, "t"));
         one.host = "10.0.0.1".into();
-        assert!(may(&rules(&[one]), "User:a", Read, "t"));
+        assert!(may(&rules(&[one.clone()]), "User:a", Read, "t"));
+        one.host = "10.0.0.0/24".into();
+        assert!(may(&rules(&[one.clone()]), "User:a", Read, "t"));
+        one.host = "10.0.1.0/24".into();
+        assert!(!may(&rules(&[one.clone()]), "User:a", Read, "t"));
+        one.host = "10.0.1.0/33".into();
+        assert!(one.check().is_err());
     }
 
     #[test]

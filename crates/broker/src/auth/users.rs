@@ -27,13 +27,56 @@ type Credentials = BTreeMap<Hash, Credential>;
 #[derive(Debug)]
 pub(crate) struct Users {
     path: PathBuf,
-    passwords: HashMap<String, Password>,
-    configured: BTreeMap<String, Credentials>,
+    configured: RwLock<Configured>,
     stored: RwLock<BTreeMap<String, Credentials>>,
     /// Held while the file is written, so that readers need not wait for the disk.
     writing: Mutex<()>,
     /// Makes salts for users who do not exist.
     secret: [u8; 32],
+}
+
+/// The users of the configuration.
+#[derive(Debug, Default)]
+struct Configured {
+    passwords: HashMap<String, Password>,
+    credentials: BTreeMap<String, Credentials>,
+}
+
+impl Configured {
+    /// Makes credentials of passwords; those that were made before of the same are kept. It takes some milliseconds for each.
+    fn new(users: &[User], before: &RwLock<Configured>) -> io::Result<Self> {
+        let mut configured = Configured::default();
+        for user in users {
+            let password = Password::of(user.password.reveal());
+            let kept = before.read().kept(&user.name, &password);
+            let credentials = match kept {
+                Some(credentials) => credentials,
+                None => salted(user.password.reveal())?,
+            };
+            configured
+                .credentials
+                .insert(user.name.clone(), credentials);
+            configured.passwords.insert(user.name.clone(), password);
+        }
+        Ok(configured)
+    }
+
+    fn kept(&self, name: &str, password: &Password) -> Option<Credentials> {
+        let same =
+            constant_time::verify_slices_are_equal(&self.passwords.get(name)?.0, &password.0);
+        same.ok()?;
+        self.credentials.get(name).cloned()
+    }
+}
+
+fn salted(password: &str) -> io::Result<Credentials> {
+    let mut credentials = Credentials::new();
+    for hash in Hash::ALL {
+        let mut salt = [0; SALT_BYTES];
+        random(&mut salt)?;
+        credentials.insert(hash, Credential::of_password(hash, password, &salt));
+    }
+    Ok(credentials)
 }
 
 /// The digest of a password: all of them take as long to be compared.
@@ -103,34 +146,28 @@ impl Users {
         };
         let mut secret = [0; 32];
         random(&mut secret)?;
-        let mut configured: BTreeMap<String, Credentials> = BTreeMap::new();
-        for user in users {
-            let password = user.password.reveal();
-            let mut credentials = Credentials::new();
-            for hash in Hash::ALL {
-                let mut salt = [0; SALT_BYTES];
-                random(&mut salt)?;
-                credentials.insert(hash, Credential::of_password(hash, password, &salt));
-            }
-            configured.insert(user.name.clone(), credentials);
-        }
-        let passwords = users
-            .iter()
-            .map(|user| (user.name.clone(), Password::of(user.password.reveal())));
+        let configured = Configured::new(users, &RwLock::default())?;
         Ok(Self {
             path,
-            passwords: passwords.collect(),
-            configured,
+            configured: RwLock::new(configured),
             stored: RwLock::new(stored),
             writing: Mutex::new(()),
             secret,
         })
     }
 
+    /// Takes other users of the configuration.
+    pub(crate) fn change(&self, users: &[User]) -> io::Result<()> {
+        let configured = Configured::new(users, &self.configured)?;
+        *self.configured.write() = configured;
+        Ok(())
+    }
+
     /// Checks a name and a password.
     pub(crate) fn check_password(&self, claim: &Claim<'_>) -> Result<(), Refused> {
         let claimed = Password::of(claim.password);
-        let found = self.passwords.get(claim.name);
+        let configured = self.configured.read();
+        let found = configured.passwords.get(claim.name);
         // Who does not exist takes as long to refuse as a wrong password.
         let expected = found.map_or(self.secret, |password| password.0);
         let equal = constant_time::verify_slices_are_equal(&claimed.0, &expected);
@@ -145,7 +182,7 @@ impl Users {
     /// Returns what to check a proof by; the flag says that there is such a user.
     pub(crate) fn credential(&self, name: &str, hash: Hash) -> (Credential, bool) {
         let of = |users: &BTreeMap<String, Credentials>| Some(users.get(name)?.get(&hash)?.clone());
-        let found = of(&self.stored.read()).or_else(|| of(&self.configured));
+        let found = of(&self.stored.read()).or_else(|| of(&self.configured.read().credentials));
         match found {
             Some(credential) => (credential, true),
             None => (Credential::of_nobody(hash, name, &self.secret), false),
@@ -155,8 +192,9 @@ impl Users {
     /// Tells the mechanisms and rounds of a user's credentials, `None` when there is no such user.
     pub(crate) fn describe(&self, name: &str) -> Option<Vec<(Hash, i32)>> {
         let stored = self.stored.read();
+        let configured = self.configured.read();
         let mut told = BTreeMap::new();
-        for credentials in [self.configured.get(name), stored.get(name)] {
+        for credentials in [configured.credentials.get(name), stored.get(name)] {
             let all = credentials.into_iter().flatten();
             told.extend(all.map(|(hash, credential)| (*hash, credential.iterations())));
         }
@@ -168,7 +206,7 @@ impl Users {
         let stored = self.stored.read();
         stored
             .keys()
-            .chain(self.configured.keys())
+            .chain(self.configured.read().credentials.keys())
             .cloned()
             .collect()
     }
@@ -285,6 +323,31 @@ mod tests {
             salt: b"salt".to_vec(),
             salted: b"salted".to_vec(),
         }
+    }
+
+    #[test]
+    fn other_users_are_taken_and_those_that_are_the_same_are_kept() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let users = open(folder.path());
+        let user = |name: &str, password: &str| User {
+            name: name.into(),
+            password: Secret::new(password),
+        };
+        let (before, _) = users.credential("root", Hash::Sha256);
+        let changed = users.change(&[user("root", "hidden"), user("new", "p")]);
+        changed.expect("changes");
+        assert_eq!(
+            users.credential("root", Hash::Sha256),
+            (before.clone(), true)
+        );
+        let claim = |name, password| Claim { name, password };
+        assert_eq!(users.check_password(&claim("new", "p")), Ok(()));
+        users.change(&[user("root", "other")]).expect("changes");
+        assert_ne!(users.credential("root", Hash::Sha256), (before, true));
+        assert!(users.check_password(&claim("root", "hidden")).is_err());
+        assert_eq!(users.check_password(&claim("root", "other")), Ok(()));
+        assert!(users.check_password(&claim("new", "p")).is_err());
+        assert!(!users.names().contains("new"));
     }
 
     fn codes(results: Vec<(String, Result<(), Fault>)>) -> Vec<(String, ErrorCode)> {

@@ -282,3 +282,46 @@ fn rules_that_nobody_asks_for_are_told_so() {
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(told.contains("SECURITY_DISABLED"), "{told}");
 }
+
+#[test]
+fn users_and_super_users_change_with_the_file() {
+    let (nuncio, at) = ours();
+    let told = at.run("PLAIN", "eve", PASSWORD, "topics list", "");
+    assert!(
+        !told.done && told.errors.contains("no entry"),
+        "{}",
+        told.errors
+    );
+    let file = nuncio.config().join("nuncio.yaml");
+    let changed = CONFIG
+        .replace("super_users: ['User:admin']", "super_users: ['User:eve']")
+        .replace(
+            "  users:\n",
+            "  users:\n  - { name: eve, password_env: ADMIN }\n",
+        );
+    fs::write(&file, &changed).expect("written");
+    let eve = |command: &str| at.run("SCRAM-SHA-256", "eve", PASSWORD, command, "");
+    at.settles("eve to come in and to be free", || eve("acls list").done);
+    // The one before is a user like others now.
+    at.settles("the other to be bound", || {
+        let told = at.admin("acls list", "");
+        !told.done && told.errors.contains("CLUSTER_AUTHORIZATION_FAILED")
+    });
+    let told = at.ask("topics list");
+    assert!(!told.contains("orders"), "{told}");
+    // Gone again; what cannot change is told.
+    let gone = CONFIG.replace("127.0.0.1:0", "127.0.0.1:1");
+    fs::write(&file, gone).expect("written");
+    at.settles("eve to be gone", || {
+        let told = eve("acls list");
+        !told.done && told.errors.contains("no entry")
+    });
+    at.ask("acls list");
+    at.settles("the restart to be asked for", || {
+        nuncio
+            .log()
+            .lines()
+            .any(|line| line.contains("need a restart") && line.contains("settings=\"listeners\""))
+    });
+    assert!(!nuncio.log().contains(PASSWORD));
+}

@@ -143,3 +143,64 @@ fn the_java_client_and_its_administration() {
     assert_eq!(java.ask(&shown, &["trip", "orders"]), "read");
     lab::say("Java client: SASL_SSL with SCRAM and PLAIN, certificates, users");
 }
+
+#[test]
+fn the_java_client_and_its_rules() {
+    let Some(java) = Java::new() else { return };
+    let users = Encrypted::start_with(
+        Kind::Users,
+        "  authorization:\n    super_users: ['User:alice']\n",
+    );
+    let alice = users.properties("SCRAM-SHA-512", "alice", "open sesame");
+    let carol = users.properties("SCRAM-SHA-512", "carol", "open sesame");
+    assert_eq!(java.ask(&alice, &["rules"]), "[]");
+    assert_eq!(
+        java.ask(&carol, &["trip", "orders"]),
+        "denied TopicAuthorizationException"
+    );
+    assert_eq!(
+        java.ask(&carol, &["rules"]),
+        "denied ClusterAuthorizationException"
+    );
+    assert_eq!(
+        java.ask(&carol, &["clear", "User:alice"]),
+        "denied ClusterAuthorizationException"
+    );
+    for operation in ["READ", "WRITE"] {
+        let rule = [
+            "allow",
+            "User:carol",
+            operation,
+            "TOPIC",
+            "ord",
+            "PREFIXED",
+            "ALLOW",
+        ];
+        assert_eq!(java.ask(&alice, &rule), "made");
+    }
+    assert_eq!(java.ask(&carol, &["trip", "orders"]), "read");
+    let rule = [
+        "allow",
+        "User:carol",
+        "WRITE",
+        "TOPIC",
+        "orders",
+        "LITERAL",
+        "DENY",
+    ];
+    assert_eq!(java.ask(&alice, &rule), "made");
+    assert_eq!(
+        java.ask(&carol, &["trip", "orders"]),
+        "denied TopicAuthorizationException"
+    );
+    let told = java.ask(&alice, &["rules"]);
+    for part in [
+        "patternType=PREFIXED), entry=(principal=User:carol, host=*, operation=READ, permissionType=ALLOW)",
+        "name=orders, patternType=LITERAL), entry=(principal=User:carol, host=*, operation=WRITE, permissionType=DENY)",
+    ] {
+        assert!(told.contains(part), "{told}");
+    }
+    assert_eq!(java.ask(&alice, &["clear", "User:carol"]), "gone 3");
+    assert_eq!(java.ask(&alice, &["rules"]), "[]");
+    lab::say("Java client: rules by the AdminClient");
+}

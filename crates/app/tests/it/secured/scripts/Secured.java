@@ -103,10 +103,10 @@ public final class Secured {
         }
     }
 
-    /** `allow PRINCIPAL OPERATION TYPE NAME literal|prefixed allow|deny`. */
+    /** `allow PRINCIPAL OPERATION TYPE NAME literal|prefixed allow|deny (in any case)`. */
     private static String allow(Properties properties, String[] args) throws Exception {
         try (Admin admin = Admin.create(properties)) {
-            PatternType pattern = PatternType.fromString(args[6]);
+            PatternType pattern = PatternType.fromString(args[6].toUpperCase());
             ResourcePattern resource = new ResourcePattern(ResourceType.fromString(args[4]), args[5], pattern);
             AccessControlEntry entry = new AccessControlEntry(
                 args[2], "*", AclOperation.fromString(args[3]), AclPermissionType.fromString(args[7]));
