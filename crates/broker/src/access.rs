@@ -172,6 +172,11 @@ impl Client {
 }
 
 impl Call {
+    /// Returns whether the client of this call may make any topic.
+    pub(crate) fn may_create(&self) -> bool {
+        self.client.may_cluster(Operation::Create)
+    }
+
     /// Returns whether the client of this call may do something to a topic.
     pub(crate) fn may_topic(&self, operation: Operation, topic: &str) -> bool {
         self.client.may(operation, Kind::Topic, topic)

@@ -20,6 +20,7 @@ pub(crate) mod security;
 pub(crate) mod share_acks;
 pub(crate) mod share_fetch;
 pub(crate) mod share_groups;
+pub(crate) mod streams_groups;
 pub(crate) mod topics;
 pub(crate) mod transactions;
 pub(crate) mod users;

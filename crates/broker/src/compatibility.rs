@@ -120,14 +120,6 @@ const WITHOUT: &[(i16, &str)] = &[
     (85, "the broker keeps it by itself"),
     (86, "the broker keeps it by itself"),
     (87, "the broker keeps it by itself"),
-    (
-        88,
-        "Kafka Streams assigns its tasks itself, in classic groups",
-    ),
-    (
-        89,
-        "Kafka Streams assigns its tasks itself, in classic groups",
-    ),
 ];
 
 /// One API of Apache Kafka, or of ours.

@@ -462,6 +462,12 @@ async fn route(key: ApiKey, call: &Call, frame: Bytes, at: usize) -> Result<Answ
         }
         ApiKey::AlterShareGroupOffsets => answer(call, frame, at, api::share_groups::alter).await,
         ApiKey::DeleteShareGroupOffsets => answer(call, frame, at, api::share_groups::forget).await,
+        ApiKey::StreamsGroupHeartbeat => {
+            answer(call, frame, at, api::streams_groups::heartbeat).await
+        }
+        ApiKey::StreamsGroupDescribe => {
+            answer(call, frame, at, api::streams_groups::describe).await
+        }
         ApiKey::ShareAcknowledge => answer(call, frame, at, api::share_acks::handle).await,
         ApiKey::Metadata => answer(call, frame, at, api::metadata::metadata).await,
         ApiKey::DescribeCluster => answer(call, frame, at, api::metadata::cluster).await,

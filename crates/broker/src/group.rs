@@ -6,6 +6,7 @@
 
 pub(crate) mod consumer;
 pub(crate) mod coordinator;
+pub(crate) mod kept;
 pub(crate) mod machine;
 pub(crate) mod member;
 pub(crate) mod reset;
@@ -13,6 +14,7 @@ pub(crate) mod schema;
 pub(crate) mod settings;
 pub(crate) mod share;
 pub(crate) mod store;
+pub(crate) mod streams;
 pub(crate) mod terms;
 
 #[cfg(test)]

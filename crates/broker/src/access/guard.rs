@@ -6,6 +6,7 @@ mod admin;
 mod groups;
 mod operator;
 mod shares;
+mod streams;
 mod topics;
 mod transactions;
 
@@ -185,6 +186,8 @@ pub(crate) fn look(call: &Call, api: ApiKey, request: &mut dyn Any) -> Guard {
         ApiKey::DescribeShareGroupOffsets => shares::offsets(call, request),
         ApiKey::AlterShareGroupOffsets => shares::alter(call, request),
         ApiKey::DeleteShareGroupOffsets => shares::forget(call, request),
+        ApiKey::StreamsGroupHeartbeat => streams::heartbeat(call, request),
+        ApiKey::StreamsGroupDescribe => streams::describe(call, request),
         ApiKey::InitProducerId => transactions::init(call, request),
         ApiKey::AddPartitionsToTxn => transactions::add_partitions(call, request),
         ApiKey::AddOffsetsToTxn => transactions::add_offsets(call, request),

@@ -61,6 +61,8 @@ pub(crate) fn code_of(refusal: Refusal) -> ErrorCode {
         Refusal::UnreleasedInstance => ErrorCode::UnreleasedInstanceId,
         Refusal::InvalidPattern => ErrorCode::InvalidRegularExpression,
         Refusal::OldCommit => ErrorCode::UnsupportedVersion,
+        Refusal::InvalidRequest => ErrorCode::InvalidRequest,
+        Refusal::InvalidTopology => ErrorCode::StreamsInvalidTopology,
         Refusal::TooLarge => ErrorCode::InvalidRequest,
     }
 }

@@ -76,6 +76,8 @@ pub(crate) const OFFERED: &[(ApiKey, i16, i16)] = &[
     (ApiKey::ShareGroupDescribe, 1, 1),
     (ApiKey::ShareFetch, 1, 2),
     (ApiKey::ShareAcknowledge, 1, 2),
+    (ApiKey::StreamsGroupHeartbeat, 0, 0),
+    (ApiKey::StreamsGroupDescribe, 0, 0),
     (ApiKey::DescribeShareGroupOffsets, 0, 1),
     (ApiKey::AlterShareGroupOffsets, 0, 0),
     (ApiKey::DeleteShareGroupOffsets, 0, 0),
@@ -94,10 +96,11 @@ pub(crate) fn apis() -> impl Iterator<Item = ApiKey> {
 }
 
 /// Features with their highest level, which is in force: consumers may have the broker assign their partitions
-/// (KIP-848), groups may share partitions (KIP-932), and producers are to speak the second version of transactions (KIP-890).
-pub(crate) const FEATURES: [(&str, i16); 3] = [
+/// (KIP-848), groups may share partitions (KIP-932), Kafka Streams may have the broker assign tasks (KIP-1071), and producers are to speak the second version of transactions (KIP-890).
+pub(crate) const FEATURES: [(&str, i16); 4] = [
     ("group.version", 1),
     ("share.version", 1),
+    ("streams.version", 1),
     ("transaction.version", 2),
 ];
 /// From this version on, features that can be off may be told (KAFKA-17011).

@@ -35,8 +35,6 @@ pub(super) const GROUPS: &[Group] = &[
         "group.share.min.record.lock.duration.ms", "group.share.min.session.timeout.ms",
         "group.share.partition.max.record.locks", "group.share.record.lock.duration.ms",
         "group.share.session.timeout.ms",
-    ]),
-    (Standing::Nothing, "the broker does not assign the tasks of Kafka Streams", &[
         "group.streams.assignment.interval.ms", "group.streams.heartbeat.interval.ms",
         "group.streams.initial.rebalance.delay.ms", "group.streams.max.assignment.interval.ms",
         "group.streams.max.heartbeat.interval.ms", "group.streams.max.session.timeout.ms",

@@ -18,6 +18,7 @@ use super::schema::{Committed, Key};
 use super::settings::GroupSettings;
 use super::share::{self, Sharing};
 use super::store::{self, Entry, Form, Records, Then};
+use super::streams::{self, Streaming};
 use super::terms::{After, Effect, Join, Joined, Refusal, Rules, Snapshot, State, Sync, Synced};
 use crate::clock;
 use crate::topic::registry::Topics;
@@ -52,6 +53,8 @@ pub(super) struct Held {
     pub consumer: Option<Assigning>,
     /// Set for a share group; then nobody is in `group`, and nothing is committed.
     pub share: Option<Sharing>,
+    /// Set for a streams group; then nobody is in `group`.
+    pub streams: Option<Streaming>,
 }
 
 impl Held {
@@ -64,14 +67,16 @@ impl Held {
             && self.committing == 0
             && self.consumer.is_none()
             && self.share.is_none()
+            && self.streams.is_none()
     }
 
     /// True when nobody is in the group or on the way into it.
-    fn is_idle(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         let consumer = self.consumer.as_ref();
         self.group.is_idle()
             && consumer.is_none_or(Assigning::is_empty)
             && self.share.as_ref().is_none_or(Sharing::is_empty)
+            && self.streams.as_ref().is_none_or(Streaming::is_empty)
     }
 
     /// The next moment at which time has to pass for the group.
@@ -80,8 +85,11 @@ impl Held {
         let consumer = consumer.and_then(|consumer| consumer.group.wakes_at());
         let share = self.share.as_ref();
         let share = share.and_then(|share| share.group.wakes_at());
+        let streams = self.streams.as_ref();
+        let streams = streams.and_then(|streams| streams.group.next_at());
         let group = self.group.wakes_at();
-        group.into_iter().chain(consumer).chain(share).min()
+        let all = group.into_iter().chain(consumer).chain(share);
+        all.chain(streams).min()
     }
 }
 
@@ -212,6 +220,8 @@ pub(crate) enum Kind {
     Consumer,
     /// The broker, and a partition may be read by several.
     Share,
+    /// The broker, tasks of Kafka Streams.
+    Streams,
 }
 
 impl Kind {
@@ -221,6 +231,7 @@ impl Kind {
             Kind::Classic => "classic",
             Kind::Consumer => "consumer",
             Kind::Share => "share",
+            Kind::Streams => "streams",
         }
     }
 }
@@ -286,6 +297,7 @@ impl Coordinator {
                 open,
                 consumer,
                 share,
+                streams,
             } = found;
             let group = match &stored {
                 Some(snapshot) => Group::restore(snapshot.clone(), now),
@@ -302,6 +314,12 @@ impl Coordinator {
                 committing: 0,
                 consumer: consumer::restore(&id, consumer, now, timing),
                 share: share::restore(&id, share, now, &settings.of(&id).share),
+                streams: streams::restore(
+                    &id,
+                    streams,
+                    now,
+                    settings.of(&id).streams.timing.session_timeout_ms,
+                ),
             };
             groups.held.insert(id, held);
         }
@@ -466,6 +484,12 @@ impl Coordinator {
                     return Err(Refusal::OldCommit);
                 }
                 offsets.retain(|(place, _)| !stale.contains(place));
+            } else if let Some(streams) = &held.streams {
+                stale = stale_tasks(streams, &member_id, generation, &offsets)?;
+                if version < MEMBER_EPOCHS_FROM && !streams.is_empty() {
+                    return Err(Refusal::OldCommit);
+                }
+                offsets.retain(|(place, _)| !stale.contains(place));
             } else {
                 let instance_id = instance_id.as_deref();
                 held.group
@@ -548,6 +572,11 @@ impl Coordinator {
                     .stale(consumer, &member_id, generation, &offsets)?
                     .is_empty()
             {
+                return Err(Refusal::StaleEpoch);
+            }
+        } else if let Some(streams) = &held.streams {
+            let named = generation >= 0 || !member_id.is_empty() || instance_id.is_some();
+            if named && !stale_tasks(streams, &member_id, generation, &offsets)?.is_empty() {
                 return Err(Refusal::StaleEpoch);
             }
         } else {
@@ -634,7 +663,7 @@ impl Coordinator {
             let mut groups = self.groups.lock();
             let held = groups.held.get(group_id).ok_or(Refusal::NotFound)?;
             held.group.may_delete()?;
-            if !held.is_idle() && (held.consumer.is_some() || held.share.is_some()) {
+            if !held.is_idle() {
                 return Err(Refusal::NonEmpty);
             }
             let open = held.open.iter().map(|(_, place, _)| place);
@@ -645,6 +674,9 @@ impl Coordinator {
             }
             if let Some(share) = &held.share {
                 share.bury(group_id, &mut records)?;
+            }
+            if let Some(streams) = &held.streams {
+                streams.bury(group_id, &mut records)?;
             }
             groups.held.remove(group_id);
             room.send(Entry {
@@ -680,9 +712,11 @@ impl Coordinator {
             };
             let subscribed = subscribed.ok_or(Refusal::NonEmpty)?;
             let consumer = held.consumer.as_ref();
+            let streams = held.streams.as_ref();
             let free = |place: &Place| {
                 !subscribed.iter().any(|topic| **topic == *place.0)
                     && !consumer.is_some_and(|consumer| consumer.group.is_subscribed(&place.0))
+                    && !streams.is_some_and(|streams| streams.group.is_subscribed(&place.0))
             };
             let results = places
                 .iter()
@@ -807,13 +841,16 @@ impl Coordinator {
         let open = open.filter(|(_, place, committed)| old(place, committed));
         places.extend(open.map(|(_, place, _)| place.clone()));
         let whole = why == Why::Expired && left == 0 && held.is_idle();
-        let is_stored = held.stored.is_some() || held.consumer.is_some();
+        let is_stored = held.stored.is_some() || held.consumer.is_some() || held.streams.is_some();
         if places.is_empty() && !(whole && is_stored) {
             return Ok(());
         }
         let mut records = tombstones(group_id, &places, whole)?;
         if let Some(consumer) = held.consumer.as_ref().filter(|_| whole) {
             consumer.bury(group_id, &mut records)?;
+        }
+        if let Some(streams) = held.streams.as_ref().filter(|_| whole) {
+            streams.bury(group_id, &mut records)?;
         }
         let incarnation = held.incarnation;
         if whole {
@@ -885,6 +922,7 @@ impl Coordinator {
             committing: 0,
             consumer: None,
             share: None,
+            streams: None,
         };
         groups.held.insert(group_id.to_owned(), held);
         Ok(())
@@ -987,6 +1025,7 @@ impl Coordinator {
                 for id in due {
                     self.tick_assigning(&mut groups, &id, now);
                     self.tick_share(&mut groups, &id, now);
+                    self.tick_streams(&mut groups, &id, now);
                     self.step(&mut groups, &id, |group, now, out| {
                         group.tick(now, &self.rules, out);
                     });
@@ -1060,6 +1099,11 @@ fn expiry(held: &Held, before: Millis) -> Expiry {
         let subscribed = topics.filter(|topic| consumer.group.is_subscribed(topic));
         return Expiry::Unused(subscribed.collect());
     }
+    if let Some(streams) = &held.streams {
+        let topics = held.offsets.keys().map(|(topic, _)| topic.to_string());
+        let subscribed = topics.filter(|topic| streams.group.is_subscribed(topic));
+        return Expiry::Unused(subscribed.collect());
+    }
     let group = &held.group;
     match (group.state(), group.protocol_type()) {
         (State::Empty, Some(_)) if group.since_ms() <= before => Expiry::All,
@@ -1099,6 +1143,9 @@ fn view(id: &str, held: &Held) -> View {
     if let Some(share) = &held.share {
         return share.listed(id);
     }
+    if let Some(streams) = &held.streams {
+        return streams.listed(id, held.offsets.clone());
+    }
     let protocol = held.group.protocol().unwrap_or_default();
     let member = |member: &super::member::Member| MemberView {
         id: member.id.clone(),
@@ -1117,6 +1164,22 @@ fn view(id: &str, held: &Held) -> View {
         members: held.group.members().map(member).collect(),
         offsets: held.offsets.clone(),
     }
+}
+
+/// Returns the places that a member of a streams group may not commit for any more.
+fn stale_tasks(
+    streams: &Streaming,
+    member_id: &str,
+    epoch: i32,
+    offsets: &[(Place, Committed)],
+) -> Result<BTreeSet<Place>, Refusal> {
+    let places = offsets
+        .iter()
+        .map(|((topic, partition), _)| (&**topic, *partition));
+    let results = streams.group.may_commit(member_id, epoch, places)?;
+    let each = offsets.iter().zip(results);
+    let stale = each.filter(|(_, result)| result.is_err());
+    Ok(stale.map(|((place, _), _)| place.clone()).collect())
 }
 
 pub(super) fn offset_key(group: &str, topic: &str, partition: i32) -> Key {

@@ -20,8 +20,6 @@ const GROUPS_MAX: usize = 10_000;
 /// Longest name of a group that may have settings.
 const NAME_BYTES_MAX: usize = 1024;
 
-const NO_STREAMS: &str = "the broker does not assign the tasks of Kafka Streams";
-
 /// Every setting of a group, by name.
 #[rustfmt::skip]
 pub(crate) const SETTINGS: &[Setting] = &[
@@ -50,15 +48,15 @@ pub(crate) const SETTINGS: &[Setting] = &[
     setting("share.session.timeout.ms", Kind::Int, "45000", Some("group.share.session.timeout.ms"), Takes::AtLeast(1),
         "how long a member of a share group may be silent before it is given up"),
     setting("streams.assignment.interval.ms", Kind::Int, "1000", Some("group.streams.assignment.interval.ms"), Takes::AtLeast(0),
-        "how long an assignment of tasks stays before there is another").idle(NO_STREAMS),
+        "how long an assignment of tasks stays before there is another"),
     setting("streams.heartbeat.interval.ms", Kind::Int, "5000", Some("group.streams.heartbeat.interval.ms"), Takes::AtLeast(1),
-        "how often members of a streams group are told to say that they are alive").idle(NO_STREAMS),
+        "how often members of a streams group are told to say that they are alive"),
     setting("streams.initial.rebalance.delay.ms", Kind::Int, "3000", Some("group.streams.initial.rebalance.delay.ms"), Takes::AtLeast(0),
-        "how long the first assignment of tasks waits for more members").idle(NO_STREAMS),
+        "how long the first assignment of tasks waits for more members"),
     setting("streams.num.standby.replicas", Kind::Int, "0", Some("group.streams.num.standby.replicas"), Takes::AtLeast(0),
-        "copies of each task that stand by").idle(NO_STREAMS),
+        "copies of each task that stand by"),
     setting("streams.session.timeout.ms", Kind::Int, "45000", Some("group.streams.session.timeout.ms"), Takes::AtLeast(1),
-        "how long a member of a streams group may be silent before it is given up").idle(NO_STREAMS),
+        "how long a member of a streams group may be silent before it is given up"),
 ];
 
 /// Where this broker's default is not Kafka's: a first assignment at once is worth more on one machine than fewer of them.
@@ -200,6 +198,17 @@ fn number(own: &Overrides, name: &str) -> i64 {
 pub(crate) struct Settings {
     pub consumer: Timing,
     pub share: Share,
+    pub streams: Streams,
+}
+
+/// What holds for a streams group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Streams {
+    pub timing: Timing,
+    /// How long the first assignment waits for more members.
+    pub initial_delay_ms: i32,
+    /// Copies of each task that stand by.
+    pub standbys: i32,
 }
 
 /// How often members have to be heard from, and how often they are assigned anew.
@@ -248,6 +257,11 @@ impl Settings {
                 deliveries_max: number("share.delivery.count.limit"),
                 locks_max: number("share.partition.max.record.locks"),
                 renewable: text(own, "share.renew.acknowledge.enable") == "true",
+            },
+            streams: Streams {
+                timing: timing("streams"),
+                initial_delay_ms: number("streams.initial.rebalance.delay.ms"),
+                standbys: number("streams.num.standby.replicas"),
             },
         }
     }

@@ -18,8 +18,10 @@ use tracing::{error, warn};
 
 use super::consumer::records::{self as assigned, Item, Stored};
 use super::coordinator::{Coordinator, Groups, Open, Place};
+use super::kept::Touched;
 use super::schema::{self, Committed, Key};
 use super::share::records::{self as shared, Item as SharedItem};
+use super::streams::records as streaming;
 use super::terms::{After, Refusal, Snapshot};
 use crate::ledger::{self, Line};
 use crate::partition::{Partition, Rejected};
@@ -38,6 +40,8 @@ pub(crate) struct Found {
     pub(super) consumer: Stored,
     /// The records of a share group; empty for any other.
     pub(super) share: Stored,
+    /// The records of a streams group; empty for any other.
+    pub(super) streams: Stored,
 }
 
 impl Found {
@@ -47,6 +51,7 @@ impl Found {
             && self.open.is_empty()
             && self.consumer.is_empty()
             && self.share.is_empty()
+            && self.streams.is_empty()
     }
 }
 
@@ -156,6 +161,13 @@ pub(super) enum Then {
         items: BTreeSet<SharedItem>,
         done: oneshot::Sender<Result<(), Refusal>>,
     },
+    /// Parts of a group of some kind.
+    Kept {
+        group: String,
+        incarnation: u64,
+        touched: Touched,
+        done: oneshot::Sender<Result<(), Refusal>>,
+    },
     Done {
         done: oneshot::Sender<Result<(), Refusal>>,
     },
@@ -196,7 +208,10 @@ fn replay(
             let stored = match (assigned::group_of(&key)?, shared::group_of(&key)?) {
                 (Some(group), _) => Some(&mut loaded.groups.entry(group).or_default().consumer),
                 (_, Some(group)) => Some(&mut loaded.groups.entry(group).or_default().share),
-                _ => None,
+                _ => {
+                    let group = streaming::group_of(&key)?;
+                    group.map(|group| &mut loaded.groups.entry(group).or_default().streams)
+                }
             };
             if let Some(stored) = stored {
                 match value {
@@ -433,6 +448,15 @@ fn apply(
             done,
         } => {
             groups.shared(&group, incarnation, items, records, durable);
+            _ = done.send(outcome); // the client may have left
+        }
+        Then::Kept {
+            group,
+            incarnation,
+            touched,
+            done,
+        } => {
+            groups.touched(&group, incarnation, touched, records, durable);
             _ = done.send(outcome); // the client may have left
         }
         Then::Done { done } => _ = done.send(outcome), // the client may have left

@@ -70,6 +70,10 @@ pub(crate) enum Refusal {
     InvalidPattern,
     #[error("members of this group must commit with version 9 or above")]
     OldCommit,
+    #[error("the request is not valid")]
+    InvalidRequest,
+    #[error("the topology of the application is not valid")]
+    InvalidTopology,
     #[error("a member's metadata or assignment is larger than the broker takes")]
     TooLarge,
 }

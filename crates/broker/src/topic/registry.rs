@@ -478,7 +478,7 @@ impl Topics {
     }
 }
 
-fn check_name(name: &str) -> Result<(), Error> {
+pub(crate) fn check_name(name: &str) -> Result<(), Error> {
     let why = match name {
         "" => "the empty string is not allowed".to_owned(),
         "." | ".." => "it cannot be '.' or '..'".to_owned(),

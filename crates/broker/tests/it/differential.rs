@@ -16,6 +16,7 @@ mod handover;
 mod produces;
 mod reference;
 mod share;
+mod streams;
 mod topics;
 mod transactions;
 
@@ -153,6 +154,7 @@ async fn answers_are_those_of_apache_kafka() {
     consumers::run(&mut both).await;
     handover::run(&mut both).await;
     share::run(&mut both).await;
+    streams::run(&mut both).await;
     admin::run(&mut both).await;
     group_settings::run(&mut both).await;
     cluster::run(&mut both).await;

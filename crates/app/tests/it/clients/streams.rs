@@ -51,7 +51,7 @@ fn a_word_count_in_kafka_streams_is_exact() {
     let run = |stall_at: usize| {
         let mut command = start(folder.path());
         command.args([&subject.bootstrap(), &application, &input, &output]);
-        command.arg(&state).arg(stall_at.to_string());
+        command.arg(&state).arg(stall_at.to_string()).arg("classic");
         Process::start("Kafka Streams", command)
     };
     let mut expected = BTreeMap::new();
@@ -93,25 +93,102 @@ fn a_word_count_in_kafka_streams_is_exact() {
     let status = counter.wait(LIMIT);
     assert!(status.success(), "it left with {status}\n{}", counter.log());
 
-    let agent = agent(&mut client);
-    let (all, committed) = (read(agent, &output, false), read(agent, &output, true));
-    let mut counts: BTreeMap<String, Vec<i64>> = BTreeMap::new();
-    for (word, count) in committed {
-        counts.entry(word).or_default().push(count);
-    }
-    for (word, total) in &expected {
-        let counted = counts.remove(word).unwrap_or_default();
-        let right: Vec<i64> = (1..=*total).collect();
-        assert_eq!(counted, right, "the counts of {word}");
-    }
-    assert!(counts.is_empty(), "nobody wrote {counts:?}");
+    let taken_back = check(&mut client, &output, &expected);
     let total: i64 = expected.values().sum();
     lab::say(&format!(
         "Kafka Streams at {}: {total} words counted once each, {} taken back with their transactions, \
          {restored} changes restored",
         subject.name(),
-        all.len() - usize::try_from(total).expect("a count")
+        taken_back
     ));
+}
+
+#[test]
+fn a_word_count_whose_tasks_the_broker_assigns_is_exact() {
+    let Some(mut subject) = Subject::start_restartable() else {
+        return;
+    };
+    let Some(start) = lab::or_skip(word_count()) else {
+        return;
+    };
+    let Some(mut client) = Client::start(Kind::Confluent, subject.bootstrap()) else {
+        return;
+    };
+    let (input, output) = (unique("lines"), unique("counts"));
+    client.make_topic(&input, PARTITIONS);
+    client.make_topic(&output, PARTITIONS);
+    let application = unique("word-count");
+    let folder = TempDir::new().expect("there is room for a folder");
+    let bootstrap = subject.bootstrap();
+    let run = |name: &str, stall_at: usize| {
+        let mut command = start(folder.path());
+        command.args([&bootstrap, &application, &input, &output]);
+        command
+            .arg(folder.path().join(name))
+            .arg(stall_at.to_string());
+        command.arg("streams");
+        Process::start("Kafka Streams", command)
+    };
+    let never = usize::MAX >> 1;
+    let mut expected = BTreeMap::new();
+    let mut first = run("first", never);
+    produce(&mut client, &input, 0, &mut expected);
+    wait_counted(&mut client, &mut first, &output, &expected);
+
+    // A second instance takes over some tasks, with what they have counted, and dies in the middle of a transaction.
+    let mut second = run("second", 1);
+    wait_event(&mut second, "restored");
+    produce(&mut client, &input, 1, &mut expected);
+    wait_event(&mut second, "stalled");
+    let agent = agent(&mut client);
+    wait::until("records that are not committed", LIMIT, || {
+        let (all, committed) = (read(agent, &output, false), read(agent, &output, true));
+        (all.len() > committed.len()).then_some(())
+    });
+    second.kill();
+    wait_counted(&mut client, &mut first, &output, &expected);
+
+    // The group outlives the broker, and the application starts again from where it stood.
+    if !matches!(subject, Subject::Other(_)) {
+        produce(&mut client, &input, 2, &mut expected);
+        subject.kill();
+        subject.restart();
+    }
+    wait_counted(&mut client, &mut first, &output, &expected);
+    first.close_stdin();
+    let status = first.wait(LIMIT);
+    assert!(status.success(), "it left with {status}\n{}", first.log());
+    let mut third = run("first", never);
+    produce(&mut client, &input, 3, &mut expected);
+    wait_counted(&mut client, &mut third, &output, &expected);
+    third.close_stdin();
+    let status = third.wait(LIMIT);
+    assert!(status.success(), "it left with {status}\n{}", third.log());
+    let taken_back = check(&mut client, &output, &expected);
+    lab::say(&format!(
+        "Kafka Streams with tasks from {}: {} words counted once each, {taken_back} taken back with their transactions",
+        subject.name(),
+        expected.values().sum::<i64>(),
+    ));
+}
+
+/// Checks that the counts of each word are 1, 2, 3, ...; returns how many were taken back.
+#[track_caller]
+fn check(client: &mut Client, output: &str, expected: &BTreeMap<String, i64>) -> usize {
+    let agent = agent(client);
+    let (all, committed) = (read(agent, output, false), read(agent, output, true));
+    let taken_back = all.len() - committed.len();
+    let mut counts: BTreeMap<String, Vec<i64>> = BTreeMap::new();
+    for (word, count) in committed {
+        counts.entry(word).or_default().push(count);
+    }
+    for (word, total) in expected {
+        let counted = counts.remove(word).unwrap_or_default();
+        let right: Vec<i64> = (1..=*total).collect();
+        assert_eq!(counted, right, "the counts of {word}");
+    }
+    assert!(counts.is_empty(), "nobody wrote {counts:?}");
+    taken_back
 }
 
 /// Returns what starts the word count, with room for its native library.

@@ -322,7 +322,7 @@ impl Coordinator {
         let joins = beat.epoch == 0;
         match groups.held.get_mut(group_id) {
             Some(held) if held.consumer.is_some() => Ok(Made::Before),
-            Some(held) if held.share.is_some() => Err(Refused {
+            Some(held) if held.share.is_some() || held.streams.is_some() => Err(Refused {
                 refusal: Refusal::NotFound,
                 why: format!("Group {group_id} is not a consumer group."),
             }),
@@ -372,14 +372,19 @@ impl Coordinator {
         if held.share.is_some() {
             return Err(Refusal::InconsistentProtocol);
         }
-        let Some(consumer) = &held.consumer else {
+        if held.consumer.is_none() && held.streams.is_none() {
             return Ok(());
-        };
-        if !consumer.is_empty() {
+        }
+        if !held.is_idle() {
             return Err(Refusal::InconsistentProtocol);
         }
         let mut lines = Records::new();
-        consumer.bury(group_id, &mut lines)?;
+        if let Some(consumer) = &held.consumer {
+            consumer.bury(group_id, &mut lines)?;
+        }
+        if let Some(streams) = &held.streams {
+            streams.bury(group_id, &mut lines)?;
+        }
         let room = self.changes.try_reserve();
         let room = room.map_err(|_| Refusal::NotStored)?;
         room.send(Entry {
@@ -389,7 +394,7 @@ impl Coordinator {
                 done: oneshot::channel().0,
             },
         });
-        held.consumer = None;
+        (held.consumer, held.streams) = (None, None);
         Ok(())
     }
 
@@ -424,6 +429,9 @@ impl Coordinator {
     ) -> Result<(), Refusal> {
         let groups = self.groups.lock();
         let held = groups.held.get(group_id);
+        if let Some(streams) = held.and_then(|held| held.streams.as_ref()) {
+            return streams.group.may_fetch(member_id, epoch);
+        }
         match held.and_then(|held| held.consumer.as_ref()) {
             Some(consumer) => consumer.group.may_fetch(member_id, epoch),
             None => Ok(()),

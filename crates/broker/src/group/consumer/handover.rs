@@ -133,7 +133,7 @@ impl Coordinator {
     }
 
     /// Lets go of what a group was before the broker assigned its partitions.
-    pub(super) fn dissolve(&self, groups: &mut Groups, group_id: &str) {
+    pub(in crate::group) fn dissolve(&self, groups: &mut Groups, group_id: &str) {
         let Some(held) = groups.held.get_mut(group_id) else {
             return;
         };

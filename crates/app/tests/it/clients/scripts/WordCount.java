@@ -42,8 +42,13 @@ public final class WordCount {
         options.put("producer.linger.ms", "5");
         // Whoever lost its folder comes as somebody else: what it left open ends by time.
         options.put("producer.transaction.timeout.ms", "5000");
-        // Whoever comes back within the session takes its old place.
-        options.put("main.consumer.group.instance.id", "counter");
+        if (args[6].equals("streams")) {
+            // The broker assigns the tasks, and knows no static members.
+            options.put("group.protocol", "streams");
+        } else {
+            // Whoever comes back within the session takes its old place.
+            options.put("main.consumer.group.instance.id", "counter");
+        }
         options.put("main.consumer.auto.offset.reset", "earliest");
 
         StreamsBuilder builder = new StreamsBuilder();
