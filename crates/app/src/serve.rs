@@ -1,5 +1,6 @@
 //! `nuncio serve`: the gateway, the broker and the bridge on files or folders, until a signal.
 
+mod cluster;
 mod diag;
 mod entry;
 mod kafka;

@@ -91,14 +91,16 @@ pub enum Log {
 /// A Kafka cluster and the producer to it, which connects at its first use.
 pub struct Cluster {
     bootstrap: String,
+    security: AuthConfig,
     producer: OnceCell<Producer>,
 }
 
 impl Log {
-    /// Returns the log of a Kafka cluster; it connects when it is first used.
-    pub fn cluster(bootstrap: &str) -> Self {
+    /// Returns the log of a Kafka cluster; it connects when it is first used, and proves itself as `security` says.
+    pub fn cluster(bootstrap: &str, security: AuthConfig) -> Self {
         let cluster = Cluster {
             bootstrap: bootstrap.to_owned(),
+            security,
             producer: OnceCell::new(),
         };
         Log::Cluster(std::sync::Arc::new(cluster))
@@ -120,11 +122,14 @@ impl Log {
                 password: Some(password),
                 ..
             } => {
-                let security = AuthConfig::sasl_plain("nuncio", password.reveal());
-                let kafka = Kafka::builder(bootstrap).client_id("nuncio");
-                kafka.security(security).connect().await
+                connect(
+                    bootstrap,
+                    AuthConfig::sasl_plain("nuncio", password.reveal()),
+                )
+                .await
             }
-            log => connect(log.bootstrap()).await,
+            Log::Embedded { bootstrap, .. } => connect(bootstrap, AuthConfig::plaintext()).await,
+            Log::Cluster(cluster) => cluster.kafka().await,
         }
     }
 
@@ -245,7 +250,8 @@ impl Cluster {
             let config = topic.spec.kafka_config().into_iter();
             wanted.push(config.fold(new, |new, (name, value)| new.with_config(name, value)));
         }
-        let kafka = connect(&self.bootstrap)
+        let kafka = self
+            .kafka()
             .await
             .map_err(|error| format!("topics not made: {error}"))?;
         let created = kafka
@@ -271,8 +277,12 @@ impl Cluster {
         }
     }
 
+    async fn kafka(&self) -> Result<Kafka, KrafkaError> {
+        connect(&self.bootstrap, self.security.clone()).await
+    }
+
     async fn connect(&self) -> Result<Producer, KrafkaError> {
-        let kafka = connect(&self.bootstrap).await?;
+        let kafka = self.kafka().await?;
         kafka
             .producer()
             .acks(Acks::All)
@@ -290,9 +300,10 @@ const TOPICS_MAX: Duration = Duration::from_secs(5);
 const REPLICATION_DEFAULT: i16 = -1;
 
 /// Connects to a Kafka cluster as a client.
-async fn connect(bootstrap: &str) -> Result<Kafka, KrafkaError> {
+async fn connect(bootstrap: &str, security: AuthConfig) -> Result<Kafka, KrafkaError> {
     Kafka::builder(bootstrap)
         .client_id("nuncio")
+        .security(security)
         .connect()
         .await
 }

@@ -9,8 +9,10 @@ pub use listener::{
     BrokerAuthorization, BrokerListener, BrokerTls, BrokerUser, ClientAuth, SaslMechanism,
     SecurityProtocol,
 };
+pub use security::BrokerSecurity;
 
 mod listener;
+mod security;
 
 /// Settings of the embedded broker, or the address of a Kafka cluster that takes its place.
 ///
@@ -25,6 +27,10 @@ pub struct Broker {
     /// Addresses of an existing Kafka cluster, comma-separated; the embedded broker stays off then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bootstrap: Option<String>,
+
+    /// What is spoken with that cluster, and who this process is there; plain text and nobody when nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub security: Option<BrokerSecurity>,
 
     /// Address that the embedded broker listens on; `--kafka`, or `127.0.0.1:9092`, when nothing is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -87,6 +93,7 @@ impl Default for Broker {
     fn default() -> Broker {
         Broker {
             bootstrap: None,
+            security: None,
             listen: None,
             advertised: None,
             listeners: Vec::new(),

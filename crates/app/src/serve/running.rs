@@ -33,6 +33,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::cluster;
 use super::diag::Look;
 use super::entry::Entry;
 use super::kafka::{self, Listening};
@@ -155,7 +156,10 @@ impl Running {
             }
             false => {
                 let bootstrap = config.broker.bootstrap.clone();
-                log = bootstrap.as_deref().map(Log::cluster);
+                let security = cluster::security(&config.broker)?;
+                log = bootstrap
+                    .as_deref()
+                    .map(|bootstrap| Log::cluster(bootstrap, security));
                 (None, bootstrap)
             }
         };

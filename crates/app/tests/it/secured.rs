@@ -2,6 +2,7 @@
 
 mod administration;
 mod clients;
+mod cluster;
 mod encrypted;
 
 use testkit::nuncio::{Nuncio, Setup};

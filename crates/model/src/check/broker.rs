@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::own::PARTITIONS_MAX;
 use crate::Broker;
-use crate::broker::{BrokerListener, ClientAuth};
+use crate::broker::{BrokerListener, BrokerSecurity, ClientAuth};
 use crate::read::Finding;
 use crate::target::Target;
 use crate::tls_context::TlsVersion;
@@ -24,6 +24,14 @@ pub(super) fn broker(broker: &Broker, findings: &mut Vec<Finding>) {
                 findings.push(Finding::error("bootstrap", what));
             }
         }
+    }
+    if let Some(settings) = &broker.security {
+        if broker.bootstrap.is_none() {
+            let what = "`security` is for the cluster of `bootstrap`, and there is none";
+            let finding = Finding::error("security", what);
+            findings.push(finding.hint("the embedded broker has `listeners` and `users`"));
+        }
+        security(settings, findings);
     }
     if let Some(listen) = &broker.listen
         && listen.parse::<std::net::SocketAddr>().is_err()
@@ -56,6 +64,46 @@ pub(super) fn broker(broker: &Broker, findings: &mut Vec<Finding>) {
         findings.push(
             Finding::error("default_partitions", what).hint(format!("use 1 to {PARTITIONS_MAX}")),
         );
+    }
+}
+
+fn security(security: &BrokerSecurity, findings: &mut Vec<Finding>) {
+    let protocol = security.protocol;
+    let mut idle = |field: &str, said: bool, hint: &str| {
+        if said {
+            let what = format!(
+                "`{field}` has no effect with protocol `{}`",
+                protocol.name()
+            );
+            findings.push(Finding::error(&format!("security.{field}"), what).hint(hint));
+        }
+    };
+    if !protocol.has_tls() {
+        let hint = "use `SSL` or `SASL_SSL`";
+        idle("ca", security.ca.is_some(), hint);
+        idle("certificate", security.certificate.is_some(), hint);
+        idle("key", security.key.is_some(), hint);
+    }
+    if !protocol.has_sasl() {
+        let hint = "use `SASL_SSL` or `SASL_PLAINTEXT`";
+        idle("sasl_mechanism", security.sasl_mechanism.is_some(), hint);
+        idle("username", security.username.is_some(), hint);
+        idle("password_file", security.password_file.is_some(), hint);
+        idle("password_env", security.password_env.is_some(), hint);
+    } else {
+        if security.username.as_deref().is_none_or(str::is_empty) {
+            let what = format!("protocol `{}` needs `username`", protocol.name());
+            findings.push(Finding::error("security.username", what));
+        }
+        if security.password_file.is_some() == security.password_env.is_some() {
+            let what = "a user has either `password_file` or `password_env`";
+            let finding = Finding::error("security", what);
+            findings.push(finding.hint("a password never stands in the configuration itself"));
+        }
+    }
+    if security.certificate.is_some() != security.key.is_some() {
+        let what = "`certificate` and `key` belong together";
+        findings.push(Finding::error("security", what));
     }
 }
 
