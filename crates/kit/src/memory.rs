@@ -33,9 +33,12 @@ pub struct Memory {
 #[derive(Debug)]
 struct Inner {
     bound: usize,
-    reserve: usize,
-    reserve_ordinary: usize,
+    /// What is kept for each need.
+    reserves: [usize; 2],
+    /// What is held of the common part.
     used: AtomicUsize,
+    /// What is held of each reserve.
+    drawn: [AtomicUsize; 2],
     most: AtomicUsize,
     waits: AtomicU64,
     /// How many are in the line, to be read without its lock.
@@ -56,8 +59,6 @@ struct Waiter {
     held: usize,
     more: usize,
     need: Need,
-    /// It draws on the reserve already.
-    favoured: bool,
     given: oneshot::Sender<Share>,
 }
 
@@ -77,6 +78,8 @@ pub struct Share {
     bytes: usize,
     /// The reserve that it draws on.
     favoured: Option<Need>,
+    /// What of its bytes is from there.
+    drawn: usize,
 }
 
 impl Memory {
@@ -85,9 +88,9 @@ impl Memory {
     pub fn new(bound: usize, reserve: usize) -> Self {
         let inner = Inner {
             bound,
-            reserve: reserve.min(bound / 2),
-            reserve_ordinary: bound / ORDINARY_PART,
+            reserves: [reserve.min(bound / 2), bound / ORDINARY_PART],
             used: AtomicUsize::new(0),
+            drawn: Default::default(),
             most: AtomicUsize::new(0),
             waits: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
@@ -107,6 +110,7 @@ impl Memory {
             memory: self.clone(),
             bytes: 0,
             favoured: None,
+            drawn: 0,
         }
     }
 
@@ -122,12 +126,14 @@ impl Memory {
 
     /// The part that is nobody's reserve.
     fn common(&self) -> usize {
-        self.inner.bound - self.inner.reserve - self.inner.reserve_ordinary
+        self.inner.bound - self.inner.reserves.iter().sum::<usize>()
     }
 
     /// Returns the bytes that are held now.
     pub fn used(&self) -> usize {
-        self.inner.used.load(Ordering::Relaxed)
+        let drawn = self.inner.drawn.iter();
+        let drawn: usize = drawn.map(|drawn| drawn.load(Ordering::Relaxed)).sum();
+        self.inner.used.load(Ordering::Relaxed) + drawn
     }
 
     /// Returns the most bytes that were ever held at a time.
@@ -163,33 +169,28 @@ impl Memory {
                 taken = (left / 3).min(most);
                 (taken >= least).then_some(used + taken)
             });
-        let before = update.ok()?;
-        self.note(before + taken);
+        update.ok()?;
+        self.note();
         Some(taken)
     }
 
-    /// Takes bytes out of the reserve for a need.
+    /// Takes bytes out of the reserve for a need; for the one alone who draws on it.
     fn draw(&self, need: Need, more: usize) -> bool {
-        let inner = &*self.inner;
-        let bound = match need {
-            Need::Pressing => inner.bound - inner.reserve_ordinary,
-            Need::Ordinary if more > inner.reserve_ordinary => return false,
-            Need::Ordinary => inner.bound,
-        };
-        let update = inner
-            .used
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |used| {
-                let next = used.checked_add(more)?;
-                (next <= bound).then_some(next)
-            });
-        let drawn = update.is_ok();
-        if let Ok(before) = update {
-            self.note(before + more);
+        let (drawn, reserve) = (
+            &self.inner.drawn[need as usize],
+            self.inner.reserves[need as usize],
+        );
+        let before = drawn.load(Ordering::Relaxed);
+        if before + more > reserve {
+            return false;
         }
-        drawn
+        drawn.fetch_add(more, Ordering::Relaxed);
+        self.note();
+        true
     }
 
-    fn note(&self, used: usize) {
+    fn note(&self) {
+        let used = self.used();
         if used > self.inner.most.load(Ordering::Relaxed) {
             self.inner.most.fetch_max(used, Ordering::Relaxed);
         }
@@ -218,8 +219,7 @@ impl Memory {
             let taken = line.favoured[need as usize];
             let favoured = match self.take(waiter.held, waiter.more, waiter.more) {
                 Some(_) => None,
-                None if waiter.favoured && self.draw(need, waiter.more) => None,
-                None if !waiter.favoured && !taken && self.draw(need, waiter.more) => {
+                None if !taken && self.draw(need, waiter.more) => {
                     line.favoured[need as usize] = true;
                     Some(need)
                 }
@@ -237,14 +237,11 @@ impl Memory {
                 memory: self.clone(),
                 bytes: waiter.more,
                 favoured,
+                drawn: favoured.map_or(0, |_| waiter.more),
             };
             if let Err(mut share) = waiter.given.send(share) {
                 // It has just left. This is the line itself, so its lock is not taken again.
-                self.inner.used.fetch_sub(share.bytes, Ordering::SeqCst);
-                if let Some(need) = share.favoured.take() {
-                    line.favoured[need as usize] = false;
-                }
-                share.bytes = 0;
+                share.leave(line);
             }
         }
     }
@@ -296,6 +293,7 @@ impl Share {
             && self.memory.draw(need, least)
         {
             self.bytes += least;
+            self.drawn += least;
             return true;
         }
         least == 0
@@ -322,7 +320,6 @@ impl Share {
                 held: self.bytes,
                 more: bytes - self.bytes,
                 need: self.favoured.unwrap_or(need),
-                favoured: self.favoured.is_some(),
                 given,
             };
             line.waiters.insert(number, waiter);
@@ -344,8 +341,8 @@ impl Share {
     pub fn insist(&mut self, bytes: usize) {
         let more = bytes.saturating_sub(self.bytes);
         if more > 0 {
-            let before = self.memory.inner.used.fetch_add(more, Ordering::SeqCst);
-            self.memory.note(before + more);
+            self.memory.inner.used.fetch_add(more, Ordering::SeqCst);
+            self.memory.note();
             self.bytes = bytes;
         }
     }
@@ -354,23 +351,52 @@ impl Share {
     pub fn shrink(&mut self, bytes: usize) {
         let spare = self.bytes.saturating_sub(bytes);
         self.bytes -= spare;
-        self.memory.give_back(spare);
+        let drawn = spare.min(self.drawn);
+        self.put_back(drawn);
+        self.memory.give_back(spare - drawn);
+    }
+
+    /// Puts back what was drawn on a reserve.
+    fn put_back(&mut self, bytes: usize) {
+        if let Some(need) = self.favoured {
+            self.memory.inner.drawn[need as usize].fetch_sub(bytes, Ordering::Relaxed);
+            self.drawn -= bytes;
+        }
+    }
+
+    /// Gives everything back, while the line is held.
+    fn leave(&mut self, line: &mut Line) {
+        let bytes = self.bytes - self.drawn;
+        self.put_back(self.drawn);
+        self.memory.inner.used.fetch_sub(bytes, Ordering::SeqCst);
+        if let Some(need) = self.favoured.take() {
+            line.favoured[need as usize] = false;
+        }
+        self.bytes = 0;
     }
 
     /// Takes `bytes` of it, or all of it, into a share of their own; the favour goes with them.
     pub fn split(&mut self, bytes: usize) -> Share {
         let bytes = bytes.min(self.bytes);
+        let drawn = self.drawn.min(bytes);
+        let rest = self.drawn - drawn;
+        // What stays behind is no longer of the reserve.
+        self.put_back(rest);
+        self.memory.inner.used.fetch_add(rest, Ordering::SeqCst);
         self.bytes -= bytes;
+        self.drawn = 0;
         Share {
             memory: self.memory.clone(),
             bytes,
             favoured: self.favoured.take(),
+            drawn,
         }
     }
 
     /// Adds what another share of the same budget holds.
     pub fn absorb(&mut self, mut other: Share) {
         self.bytes += std::mem::take(&mut other.bytes);
+        self.drawn += std::mem::take(&mut other.drawn);
         if let Some(need) = other.favoured.take() {
             let both = self.favoured.replace(need);
             debug_assert_eq!(both, None, "one share draws on one reserve");
@@ -380,17 +406,13 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        if let Some(need) = self.favoured {
-            self.memory
-                .inner
-                .used
-                .fetch_sub(self.bytes, Ordering::SeqCst);
-            let mut line = self.memory.line();
-            line.favoured[need as usize] = false;
-            self.memory.serve(&mut line);
-        } else {
-            self.memory.give_back(self.bytes);
+        if self.favoured.is_none() {
+            return self.memory.give_back(self.bytes);
         }
+        let memory = self.memory.clone();
+        let mut line = memory.line();
+        self.leave(&mut line);
+        memory.serve(&mut line);
     }
 }
 
