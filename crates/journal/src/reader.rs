@@ -289,24 +289,37 @@ impl Reader {
         let mut walk = Segments::from(offset);
         while let Some((segment, fences)) = walk.next(&self.shared) {
             let found = self.place(offset, &segment, &fences);
-            let Some(place) = self.checked(offset, found)? else {
+            let Some(place) = self.placed(offset, &segment, &fences, found)? else {
                 continue;
             };
             // The checksum does not cover the offset, but where none is missing we know it.
             let dense = offset >= walk.sparse_to;
             let elsewhere = dense && place.base_offset > offset;
+            let lost_before = elsewhere && segment.base() > offset;
             let start = self.shared.start();
             if elsewhere && offset < start {
                 // Its segment was deleted meanwhile.
                 return Err(ReadError::OutOfRange { offset, start, end });
             }
             let fits = place.size <= max_bytes || min_one;
-            if !elsewhere && (place.last_offset >= up_to || !fits) {
+            if lost_before {
+                // The segment before this one has lost its end.
+                let (from, to) = (offset, segment.base());
+                return Err(ReadError::Damaged { from, to });
+            }
+            let beyond = place.last_offset >= up_to;
+            let doubt = match beyond && !elsewhere {
+                true => self.doubt(offset, &segment, &place),
+                false => Ok(()),
+            };
+            if !elsewhere && (beyond || !fits) && doubt.is_ok() {
                 return Ok(empty);
             }
             let slice = if elsewhere {
                 let (found, due) = (place.base_offset, offset);
                 Err(Failure::Batch(Damage::Offset { found, due }))
+            } else if let Err(doubt) = doubt {
+                Err(doubt)
             } else {
                 let limit = fences
                     .iter()
@@ -319,7 +332,7 @@ impl Reader {
                 read_batches(&segment, &place, len as usize, up_to, dense)
             };
             if let Err(Failure::Batch(problem)) = &slice
-                && let Some((from, to)) = self.fence(offset, &segment, &place, problem)
+                && let Some((from, to)) = self.fence(offset, &segment, &Spot::of(&place), problem)
             {
                 return Err(ReadError::Damaged { from, to });
             }
@@ -360,7 +373,8 @@ impl Reader {
                 let place = segment.find(from, segment.size(), skip(&fences), |header| {
                     header.last_offset() >= from && header.max_timestamp() >= timestamp
                 });
-                let Some(place) = self.checked(from, place)? else {
+                let place = place.map_err(Failure::from);
+                let Some(place) = self.placed(from, &segment, &fences, place)? else {
                     break;
                 };
                 if place.base_offset >= up_to {
@@ -400,7 +414,8 @@ impl Reader {
         let place = segment.find(last_offset, segment.size(), skip(&fences), |header| {
             header.last_offset() >= last_offset
         });
-        let Some(place) = self.checked(last_offset, place)? else {
+        let place = place.map_err(Failure::from);
+        let Some(place) = self.placed(last_offset, &segment, &fences, place)? else {
             return Ok(None);
         };
         self.record(&segment, &place, |record| record.timestamp >= timestamp)
@@ -446,7 +461,66 @@ impl Reader {
             });
         }
         let wanted = |header: &record::Header<'_>| header.last_offset() >= offset;
-        Ok(segment.find(offset, segment.size(), skip(fences), wanted)?)
+        let found = segment.find(offset, segment.size(), skip(fences), wanted)?;
+        // Nobody passes over what is damaged without being told.
+        let until = found.as_ref().map_or(i64::MAX, |place| place.base_offset);
+        let passed = |fence: &&Fence| fence.from_offset >= offset && fence.from_offset < until;
+        if let Some(fence) = fences
+            .iter()
+            .filter(passed)
+            .min_by_key(|fence| fence.from_offset)
+        {
+            return Err(Failure::Damaged {
+                from: fence.from_offset,
+                to: fence.to_offset,
+            });
+        }
+        Ok(found)
+    }
+
+    /// Checks a batch that seems to end beyond what may be read: a damaged header must not make readers wait for ever.
+    fn doubt(&self, offset: i64, segment: &Arc<Segment>, place: &Place) -> Result<(), Failure> {
+        let behind = place.position + place.size as u64;
+        if segment.trusted(place.position, behind) {
+            return Ok(());
+        }
+        let next_base = {
+            let state = self.shared.state();
+            let mut segments = state.segments.iter();
+            segments
+                .find(|one| one.base() > segment.base())
+                .map(|next| next.base())
+        };
+        if place.last_offset >= next_base.unwrap_or_else(|| self.shared.end()) {
+            let (found, due) = (place.base_offset, offset);
+            return Err(Failure::Batch(Damage::Offset { found, due }));
+        }
+        let file = segment.file().map_err(Failure::Disk)?;
+        Ok(Walk::new(&file, place.position, behind, NEAR).verify()?)
+    }
+
+    /// Answers for what was found of a batch; a header that cannot be read is fenced with what hides behind it.
+    fn placed(
+        &self,
+        offset: i64,
+        segment: &Arc<Segment>,
+        fences: &[Fence],
+        found: Result<Option<Place>, Failure>,
+    ) -> Result<Option<Place>, ReadError> {
+        if let Err(Failure::Batch(problem)) = &found
+            && let Ok(Some((position, before))) =
+                segment.broken(offset, segment.size(), skip(fences))
+        {
+            let spot = Spot {
+                position,
+                base_offset: before.map_or(offset, |before| before.min(offset)),
+                behind: None,
+            };
+            if let Some((from, to)) = self.fence(offset, segment, &spot, problem) {
+                return Err(ReadError::Damaged { from, to });
+            }
+        }
+        self.checked(offset, found)
     }
 
     /// Has nobody read a damaged batch any more, neither now nor after the next start. Returns the offsets that
@@ -455,7 +529,7 @@ impl Reader {
         &self,
         offset: i64,
         segment: &Arc<Segment>,
-        place: &Place,
+        spot: &Spot,
         problem: &Damage,
     ) -> Option<(i64, i64)> {
         let shared = &self.shared;
@@ -469,16 +543,35 @@ impl Reader {
         };
         // One that is closed has got its last size.
         let (size, end) = next_base.map_or((size, end), |next| (segment.size(), next));
-        let behind = place.position + place.size as u64;
-        let end = (size, end);
-        let (to_position, next_offset) = good_batch(segment, behind, size)
-            .filter(|next| *next > offset)
-            .map_or(end, |next| (behind, next));
+        let dense = offset >= shared.state().sparse_to;
+        let behind = spot.behind.map(|position| (position, None)).into_iter();
+        let known = segment.indexed_behind(spot.position).unwrap_or_default();
+        let known = known
+            .into_iter()
+            .map(|(position, last)| (position, Some(last)));
+        let mut places = behind.chain(known);
+        let resumed = places.find_map(|(position, indexed)| {
+            let found = good_batch(segment, position, size)?;
+            // No checksum covers its offset: the index, or what follows, must agree with it.
+            let follows = match found.follows {
+                Some(next) => Some(next),
+                None if found.is_last => Some(end),
+                None => None,
+            };
+            let agreed = match (indexed, follows) {
+                (Some(indexed), _) => indexed == found.last,
+                (None, Some(next)) if dense => next == found.last + 1,
+                (None, Some(next)) => next > found.last,
+                (None, None) => false,
+            };
+            (agreed && found.base > offset && found.last < end).then_some((position, found.base))
+        });
+        let (to_position, next_offset) = resumed.unwrap_or((size, end));
         let fence = Fence {
             segment: segment.base(),
-            from_position: place.position,
+            from_position: spot.position,
             to_position,
-            from_offset: place.base_offset.min(offset),
+            from_offset: spot.base_offset.min(offset),
             to_offset: next_offset.max(offset + 1),
         };
         let lost = (fence.from_offset, fence.to_offset);
@@ -634,12 +727,50 @@ fn skip(fences: &[Fence]) -> impl Fn(u64) -> Option<u64> {
     }
 }
 
-/// Returns the first offset of the batch at a position if it is as it was written.
-fn good_batch(segment: &Segment, position: u64, size: u64) -> Option<i64> {
+/// Where damage begins.
+struct Spot {
+    position: u64,
+    /// The first offset there, as far as it can be read.
+    base_offset: i64,
+    /// Where the next batch should begin.
+    behind: Option<u64>,
+}
+
+impl Spot {
+    fn of(place: &Place) -> Spot {
+        Spot {
+            position: place.position,
+            base_offset: place.base_offset,
+            behind: Some(place.position + place.size as u64),
+        }
+    }
+}
+
+/// A batch whose checksum is right.
+struct Good {
+    base: i64,
+    last: i64,
+    /// The first offset of the one after it, if its header can be read.
+    follows: Option<i64>,
+    is_last: bool,
+}
+
+/// Returns the batch at a position if its checksum is right.
+fn good_batch(segment: &Segment, position: u64, size: u64) -> Option<Good> {
     let file = segment.file().ok()?;
     let mut walk = Walk::new(&file, position, size, NEAR);
     walk.verify().ok()?;
-    Some(walk.header().ok()??.base_offset())
+    let header = walk.header().ok()??;
+    let behind = position + header.size() as u64;
+    let (base, last) = (header.base_offset(), header.last_offset());
+    walk.seek(behind);
+    let next = walk.header().ok().flatten();
+    Some(Good {
+        base,
+        last,
+        follows: next.map(|next| next.base_offset()),
+        is_last: behind >= size,
+    })
 }
 
 /// Reads `len` bytes and keeps the whole batches in them that end before `up_to`.

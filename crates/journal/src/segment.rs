@@ -357,6 +357,49 @@ impl Segment {
         }
     }
 
+    /// Returns where [`Segment::find`] meets a header that it cannot read, and the offset that is due there if a batch
+    /// before it was read.
+    pub(crate) fn broken(
+        &self,
+        offset: i64,
+        size: u64,
+        skip: impl Fn(u64) -> Option<u64>,
+    ) -> Result<Option<(u64, Option<i64>)>, Stop> {
+        let position = self.near(offset, size)?;
+        let file = self.file()?;
+        let mut walk = Walk::new(&file, position, size, NEAR);
+        let mut due = (position == 0).then_some(self.base);
+        loop {
+            let position = walk.position();
+            if let Some(next) = skip(position) {
+                walk.seek(next);
+                due = None;
+                continue;
+            }
+            let header = match walk.header() {
+                Ok(Some(header)) => header,
+                Ok(None) => return Ok(None),
+                Err(Stop::Damaged(_)) => return Ok(Some((position, due))),
+                Err(stop) => return Err(stop),
+            };
+            due = Some(header.next_offset());
+            let next = position + header.size() as u64;
+            walk.seek(next);
+        }
+    }
+
+    /// Returns where the index says that batches begin behind `position`, each with its last offset.
+    pub(crate) fn indexed_behind(&self, position: u64) -> io::Result<Vec<(u64, i64)>> {
+        let entries = self.offsets.entries(0, self.offsets.count())?;
+        let known = entries.iter().map(|entry| {
+            let (relative, position) = index::read_offset_entry(entry);
+            (u64::from(position), self.base + i64::from(relative))
+        });
+        let mut behind: Vec<(u64, i64)> = known.filter(|(known, _)| *known > position).collect();
+        behind.sort_unstable();
+        Ok(behind)
+    }
+
     /// Reads the bytes of a batch.
     pub(crate) fn read(&self, place: &Place) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();

@@ -14,6 +14,7 @@ use std::path::Path;
 
 mod crash;
 mod refuse;
+mod rot;
 
 /// Bytes that are written to the disk as a whole. Small, because our files are.
 const BLOCK: usize = 64;

@@ -12,13 +12,13 @@ use crate::clean::Limits;
 use crate::producer::Origin;
 use crate::{AppendError, Compaction, Config, Flush, Log, ReadError, Report};
 
-const NOW: i64 = 1_700_000_000_000;
-const PRODUCER: i64 = 7;
+pub(super) const NOW: i64 = 1_700_000_000_000;
+pub(super) const PRODUCER: i64 = 7;
 /// Runs, and power failures in each; `NUNCIO_CRASH_RUNS` does more.
 const RUNS: usize = 40;
 const FAILURES: usize = 25;
 
-fn config(compact: bool) -> Config {
+pub(super) fn config(compact: bool) -> Config {
     Config {
         segment_bytes: 700,
         index_interval_bytes: 100,
@@ -28,7 +28,7 @@ fn config(compact: bool) -> Config {
 }
 
 /// A folder in memory, where the system has one: it is the simulation that loses what was not synced.
-fn folder() -> TempDir {
+pub(super) fn folder() -> TempDir {
     let memory = PathBuf::from("/dev/shm");
     match memory.is_dir() {
         true => tempfile::tempdir_in(memory),
@@ -39,11 +39,11 @@ fn folder() -> TempDir {
 
 /// A record that was appended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Written {
-    key: u8,
-    value: String,
+pub(super) struct Written {
+    pub(super) key: u8,
+    pub(super) value: String,
     /// Sequence number, if the producer wrote it.
-    sequence: Option<i32>,
+    pub(super) sequence: Option<i32>,
 }
 
 /// What must hold after a power failure from here on.
@@ -58,12 +58,12 @@ struct Promise {
 }
 
 /// A log, driven by chance, and all that was ever written to it.
-struct Run {
+pub(super) struct Run {
     home: TempDir,
     compact: bool,
-    log: Option<Log>,
-    flush: Option<Flush>,
-    written: Vec<Written>,
+    pub(super) log: Option<Log>,
+    pub(super) flush: Option<Flush>,
+    pub(super) written: Vec<Written>,
     sequence: i32,
     promises: Vec<Promise>,
     /// Where the log was asked to begin.
@@ -89,7 +89,7 @@ impl Run {
         }
     }
 
-    fn dir(&self) -> PathBuf {
+    pub(super) fn dir(&self) -> PathBuf {
         self.home.path().join("t-0")
     }
 
@@ -319,7 +319,7 @@ fn read(log: &Log) -> BTreeMap<i64, (u8, String)> {
     found
 }
 
-fn drive(seed: u64, compact: bool, failing: std::ops::Range<usize>) -> (Run, Trace) {
+pub(super) fn drive(seed: u64, compact: bool, failing: std::ops::Range<usize>) -> (Run, Trace) {
     record(failing, || {
         let mut chance = Chance(seed);
         let mut run = Run::new(compact);
@@ -375,7 +375,7 @@ fn fail_power(seed: u64, compact: bool, failures: usize) {
 }
 
 /// Says where a failure happened.
-struct Tell<'a>(&'a str);
+pub(super) struct Tell<'a>(pub(super) &'a str);
 
 impl Drop for Tell<'_> {
     fn drop(&mut self) {
