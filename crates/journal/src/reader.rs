@@ -307,6 +307,24 @@ impl Reader {
                 let (from, to) = (offset, segment.base());
                 return Err(ReadError::Damaged { from, to });
             }
+            let within = place.base_offset < offset;
+            if dense && within && !segment.trusted(place.position, place.position + 1) {
+                // Where it begins is known from the one before it, and an offset that has changed may lie there too.
+                let due = segment.due(place.position, skip(&fences));
+                if let Some(due) = self.checked(offset, due)?
+                    && due != place.base_offset
+                {
+                    let found = place.base_offset;
+                    let spot = Spot {
+                        base_offset: due,
+                        ..Spot::of(&place)
+                    };
+                    let problem = Damage::Offset { found, due };
+                    if let Some((from, to)) = self.fence(offset, &segment, &spot, &problem) {
+                        return Err(ReadError::Damaged { from, to });
+                    }
+                }
+            }
             let beyond = place.last_offset >= up_to;
             let doubt = match beyond && !elsewhere {
                 true => self.doubt(offset, &segment, &place),

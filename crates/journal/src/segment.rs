@@ -12,7 +12,7 @@ use tracing::warn;
 use crate::aborted;
 use crate::disk::{self, LazyFile};
 use crate::index::{self, Index};
-use crate::scan::{NEAR, Stop, Walk};
+use crate::scan::{Damage, NEAR, Stop, Walk};
 
 /// Places that readers left off at, so that going on from there needs no search.
 const HINTS_MAX: usize = 8;
@@ -340,6 +340,7 @@ impl Segment {
         }
         let file = self.file()?;
         let mut walk = Walk::new(&file, position, size, NEAR);
+        let mut due = self.base;
         loop {
             let position = walk.position();
             if let Some(next) = skip(position) {
@@ -349,6 +350,12 @@ impl Segment {
             let Some(header) = walk.header()? else {
                 return Ok(None);
             };
+            // Offsets only grow, whether some are missing or not.
+            let found = header.base_offset();
+            if found < due {
+                return Err(Stop::Damaged(Damage::Offset { found, due }));
+            }
+            due = header.next_offset();
             if wanted(&header) {
                 return Ok(Some(Place::new(&header, position)));
             }
@@ -377,6 +384,9 @@ impl Segment {
                 continue;
             }
             let header = match walk.header() {
+                Ok(Some(header)) if header.base_offset() < due.unwrap_or(self.base) => {
+                    return Ok(Some((position, due)));
+                }
                 Ok(Some(header)) => header,
                 Ok(None) => return Ok(None),
                 Err(Stop::Damaged(_)) => return Ok(Some((position, due))),
@@ -386,6 +396,49 @@ impl Segment {
             let next = position + header.size() as u64;
             walk.seek(next);
         }
+    }
+
+    /// Returns the offset that is due at a position where a batch begins, by the batches before it; `None` when they
+    /// do not tell.
+    pub(crate) fn due(
+        &self,
+        position: u64,
+        skip: impl Fn(u64) -> Option<u64>,
+    ) -> Result<Option<i64>, Stop> {
+        let before = |entry: &[u8; 8]| u64::from(index::read_offset_entry(entry).1) < position;
+        let file = self.file()?;
+        let mut walk = Walk::new(&file, 0, position, NEAR);
+        let mut due = Some(self.base);
+        if let Some(entry) = self.offsets.last_before(before)? {
+            let (relative, at) = index::read_offset_entry(&entry);
+            walk.seek(u64::from(at));
+            let last = self.base + i64::from(relative);
+            match walk.header() {
+                Ok(Some(header)) if header.last_offset() == last => {
+                    due = Some(header.base_offset())
+                }
+                Err(Stop::Disk(error)) => return Err(error.into()),
+                _ => walk.seek(0),
+            }
+        }
+        while walk.position() < position {
+            let at = walk.position();
+            if let Some(next) = skip(at) {
+                due = None;
+                walk.seek(next);
+                continue;
+            }
+            let next = match walk.header() {
+                Ok(Some(header)) => {
+                    due = Some(header.next_offset());
+                    at + header.size() as u64
+                }
+                Err(Stop::Disk(error)) => return Err(error.into()),
+                _ => return Ok(None),
+            };
+            walk.seek(next);
+        }
+        Ok(due.filter(|_| walk.position() == position))
     }
 
     /// Returns where the index says that batches begin behind `position`, each with its last offset.
