@@ -1,5 +1,6 @@
 //! What all connections share.
 
+use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -96,6 +97,8 @@ pub(crate) struct Core {
     /// What requests and answers take while they are there.
     pub memory: Memory,
     pub answers: Answers,
+    /// The folder's: whoever still works in it keeps it closed to another broker.
+    pub _lock: Arc<File>,
     pub sessions: Sessions,
 }
 

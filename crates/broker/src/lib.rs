@@ -215,8 +215,6 @@ struct Running {
     tasks: Mutex<Vec<JoinHandle<()>>>,
     /// Rotates records without a key over the partitions.
     turn: AtomicUsize,
-    /// Held for as long as the broker is open.
-    _lock: File,
 }
 
 impl Drop for Running {
@@ -238,7 +236,7 @@ impl Broker {
                 return Err(OpenError::Disk { dir, source });
             }
         };
-        let Opened { core, lock, queue } = opened;
+        let Opened { core, queue } = opened;
         let core = Arc::new(core);
         core.metrics.ask(&core);
         let stop = CancellationToken::new();
@@ -272,7 +270,6 @@ impl Broker {
             stop,
             tasks: Mutex::new(tasks),
             turn: AtomicUsize::new(0),
-            _lock: lock,
         };
         Ok(Self {
             core,
@@ -329,7 +326,6 @@ impl Broker {
 
 struct Opened {
     core: Core,
-    lock: File,
     queue: tokio::sync::mpsc::Receiver<store::Entry>,
 }
 
@@ -373,7 +369,7 @@ fn open(options: Options) -> Result<Opened, OpenError> {
         source,
     };
     fs::create_dir_all(&dir).map_err(failed)?;
-    let lock = File::create(dir.join(".lock")).map_err(failed)?;
+    let lock = Arc::new(File::create(dir.join(".lock")).map_err(failed)?);
     match lock.try_lock() {
         Ok(()) => (),
         Err(TryLockError::WouldBlock) => return Err(OpenError::InUse { dir }),
@@ -401,7 +397,7 @@ fn open(options: Options) -> Result<Opened, OpenError> {
     let states = state_topic(&topics, TRANSACTIONS_TOPIC).map_err(failed)?;
     let transactions = transaction_store::load(&states).map_err(|error| other(error.into()))?;
     let metrics = Metrics::new(options.metrics);
-    let writer = Writer::start(metrics.flush_seconds.clone()).map_err(failed)?;
+    let writer = Writer::start(metrics.flush_seconds.clone(), &lock).map_err(failed)?;
     let rules = Rules {
         initial_delay_ms: i64::try_from(options.group_initial_rebalance_delay.as_millis())
             .unwrap_or(i64::MAX),
@@ -471,6 +467,7 @@ fn open(options: Options) -> Result<Opened, OpenError> {
         transactions: Arc::new(transactions),
         shares: Arc::new(shares),
         metrics,
+        _lock: lock,
     };
-    Ok(Opened { core, lock, queue })
+    Ok(Opened { core, queue })
 }

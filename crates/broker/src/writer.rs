@@ -5,6 +5,7 @@
 //! slower the disk, the more appends share a flush.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -56,27 +57,26 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    pub(crate) fn start(flush_seconds: Histogram) -> io::Result<Self> {
+    /// Starts the threads, each of which holds the folder's lock to its end.
+    pub(crate) fn start(flush_seconds: Histogram, lock: &Arc<File>) -> io::Result<Self> {
         let (queue, appends) = mpsc::unbounded_channel();
         let mut threads = Vec::new();
         let mut lanes = Vec::new();
         for number in 0..FLUSHERS {
             let (lane, waiting) = mpsc::unbounded_channel();
-            let seconds = flush_seconds.clone();
+            let (seconds, held) = (flush_seconds.clone(), lock.clone());
             let name = format!("flush-{number}");
-            threads.push(
-                thread::Builder::new()
-                    .name(name)
-                    .spawn(move || flush(waiting, &seconds))?,
-            );
+            threads.push(thread::Builder::new().name(name).spawn(move || {
+                let _held = held;
+                flush(waiting, &seconds);
+            })?);
             lanes.push(lane);
         }
-        let name = "append".to_owned();
-        threads.push(
-            thread::Builder::new()
-                .name(name)
-                .spawn(move || append(appends, &lanes))?,
-        );
+        let (name, held) = ("append".to_owned(), lock.clone());
+        threads.push(thread::Builder::new().name(name).spawn(move || {
+            let _held = held;
+            append(appends, &lanes);
+        })?);
         Ok(Self {
             queue: Mutex::new(Some(queue)),
             threads: Mutex::new(threads),
