@@ -1,9 +1,10 @@
-//! `nuncio groups`: list, describe, reset and delete consumer groups and share groups of any Kafka-compatible broker.
+//! `nuncio groups`: list, describe, reset and delete consumer, share and streams groups of any Kafka-compatible broker.
 
 mod age;
 mod reset;
 mod share;
 mod show;
+mod streams;
 
 use anyhow::{Context, bail};
 use clap::Subcommand;
@@ -23,7 +24,7 @@ pub(crate) struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// All consumer groups with their state.
+    /// All groups with their state.
     List {
         /// Only groups in this state, such as `stable` or `empty`.
         #[arg(long)]
@@ -127,7 +128,12 @@ async fn delete_offsets(
         let forgotten = admin.delete_share_group_offsets(name, names, Default::default());
         return each(forgotten.await.told()?, "forgotten");
     }
-    group(admin, name).await?;
+    if share::kind(admin, name)
+        .await?
+        .is_none_or(|(kind, _)| kind != streams::STREAMS)
+    {
+        group(admin, name).await?;
+    }
     let mut partitions = Vec::new();
     for topic in topics {
         partitions.extend(topic.find(admin).await?);

@@ -11,17 +11,28 @@ use crate::place;
 use crate::topics::show::counted;
 
 /// The type of a share group in lists.
-const SHARE: &str = "share";
+pub(super) const SHARE: &str = "share";
 
 /// Returns the state of a share group, nothing when a group is of another type or not there.
 pub(super) async fn state(admin: &AdminClient, name: &str) -> anyhow::Result<Option<String>> {
+    let found = kind(admin, name).await?;
+    Ok(found
+        .filter(|(kind, _)| kind == SHARE)
+        .map(|(_, state)| state))
+}
+
+/// Returns the type of a group in small letters and its state, nothing when it is not there or too old to have a type.
+pub(super) async fn kind(
+    admin: &AdminClient,
+    name: &str,
+) -> anyhow::Result<Option<(String, String)>> {
     let listed = admin.list_consumer_groups(Default::default());
     for (broker, listed) in listed.await.told()? {
         let listed = listed.told().with_context(|| format!("broker {broker}"))?;
         for group in listed.into_iter().filter(|group| group.group_id == name) {
-            let kind = group.group_type.map(|kind| kind.to_string());
-            if kind.is_some_and(|kind| kind.eq_ignore_ascii_case(SHARE)) {
-                return Ok(Some(group.state.unwrap_or_else(|| "-".to_owned())));
+            if let Some(kind) = group.group_type {
+                let state = group.state.unwrap_or_else(|| "-".to_owned());
+                return Ok(Some((kind.to_string().to_ascii_lowercase(), state)));
             }
         }
     }

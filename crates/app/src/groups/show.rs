@@ -10,7 +10,7 @@ use krafka::admin::{
 };
 use serde_json::{Value, json};
 
-use super::age;
+use super::{age, share, streams};
 use crate::client::{Partition, Told, now_ms, print_json, row, table};
 use crate::place;
 use crate::topics::show::counted;
@@ -61,22 +61,25 @@ pub(super) async fn describe(
 ) -> anyhow::Result<()> {
     let mut values = Vec::new();
     for (number, name) in names.iter().enumerate() {
-        if let Some(state) = super::share::state(admin, name).await? {
-            if number > 0 && !json {
-                anstream::println!();
-            }
-            values.extend(super::share::describe(admin, name, &state, json).await?);
-            continue;
+        if number > 0 && !json {
+            anstream::println!();
         }
-        let group = super::group(admin, name).await?;
-        let progress = progress(kafka, admin, &group).await?;
-        if json {
-            values.push(value(&group, &progress));
-        } else {
-            if number > 0 {
-                anstream::println!();
+        let kind = share::kind(admin, name).await?;
+        match kind.as_ref().map(|(kind, state)| (kind.as_str(), state)) {
+            Some((share::SHARE, state)) => {
+                values.extend(share::describe(admin, name, state, json).await?);
             }
-            print(&group, &progress);
+            Some((streams::STREAMS, _)) => {
+                values.extend(streams::describe(kafka, admin, name, json).await?);
+            }
+            _ => {
+                let group = super::group(admin, name).await?;
+                let progress = progress(kafka, admin, name, reads(&group)).await?;
+                match json {
+                    true => values.push(value(&group, &progress)),
+                    false => print(&group, &progress),
+                }
+            }
         }
     }
     if json {
@@ -87,7 +90,7 @@ pub(super) async fn describe(
 
 /// How far a group has come in a partition.
 #[derive(Debug, Default)]
-struct Progress {
+pub(super) struct Progress {
     committed: Option<i64>,
     end: Option<i64>,
     /// Milliseconds since the record at the committed offset was made; nothing when there is none.
@@ -103,22 +106,30 @@ impl Progress {
     }
 }
 
+/// The partitions that each member reads.
+fn reads(group: &ConsumerGroupDescription) -> Vec<(Partition, String)> {
+    let each = group.members.iter().flat_map(|member| {
+        let assigned = assigned(member);
+        assigned.flat_map(move |(topic, partitions)| {
+            let each = partitions.iter();
+            each.map(move |index| (Partition::new(topic, *index), member.member_id.clone()))
+        })
+    });
+    each.collect()
+}
+
 /// Returns how far a group has come in what it has committed, and in what its members read.
-async fn progress(
+pub(super) async fn progress(
     kafka: &Kafka,
     admin: &AdminClient,
-    group: &ConsumerGroupDescription,
+    name: &str,
+    reads: Vec<(Partition, String)>,
 ) -> anyhow::Result<BTreeMap<Partition, Progress>> {
     let mut all: BTreeMap<Partition, Progress> = BTreeMap::new();
-    for member in &group.members {
-        for assigned in member.assignment.iter().flatten() {
-            for index in &assigned.partitions {
-                let partition = Partition::new(&assigned.topic_name, *index);
-                all.entry(partition).or_default().member = Some(member.member_id.clone());
-            }
-        }
+    for (partition, member) in reads {
+        all.entry(partition).or_default().member = Some(member);
     }
-    let committed = admin.list_consumer_group_offsets(&group.group_id, Default::default());
+    let committed = admin.list_consumer_group_offsets(name, Default::default());
     for (partition, offset) in committed.await.told()? {
         let partition = Partition::from(partition);
         let offset = offset
@@ -177,7 +188,19 @@ fn value(group: &ConsumerGroupDescription, progress: &BTreeMap<Partition, Progre
             })
         })
         .collect();
-    let partitions: Vec<Value> = progress
+    json!({
+        "group": group.group_id,
+        "state": group.state,
+        "type": group.group_type.to_string(),
+        "assignor": group.assignor,
+        "lag": total(progress),
+        "members": members,
+        "partitions": partition_values(progress),
+    })
+}
+
+pub(super) fn partition_values(progress: &BTreeMap<Partition, Progress>) -> Vec<Value> {
+    progress
         .iter()
         .map(|(partition, progress)| {
             json!({
@@ -190,19 +213,10 @@ fn value(group: &ConsumerGroupDescription, progress: &BTreeMap<Partition, Progre
                 "member": progress.member,
             })
         })
-        .collect();
-    json!({
-        "group": group.group_id,
-        "state": group.state,
-        "type": group.group_type.to_string(),
-        "assignor": group.assignor,
-        "lag": total(progress),
-        "members": members,
-        "partitions": partitions,
-    })
+        .collect()
 }
 
-fn total(progress: &BTreeMap<Partition, Progress>) -> i64 {
+pub(super) fn total(progress: &BTreeMap<Partition, Progress>) -> i64 {
     progress.values().filter_map(Progress::lag).sum()
 }
 
@@ -244,6 +258,10 @@ fn print(group: &ConsumerGroupDescription, progress: &BTreeMap<Partition, Progre
         rows.insert(0, row(["MEMBER", "INSTANCE", "CLIENT", "HOST", "READS"]));
         anstream::print!("\n{}", table(&rows));
     }
+    print_partitions(progress);
+}
+
+pub(super) fn print_partitions(progress: &BTreeMap<Partition, Progress>) {
     let mut rows = vec![row([
         "TOPIC",
         "PARTITION",

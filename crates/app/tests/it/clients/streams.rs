@@ -5,7 +5,7 @@
 //! middle of a transaction, and loses its folder once. As every count goes out, the counts of a word must be
 //! 1, 2, 3, ... without a gap: a word that was lost or counted twice breaks that. At the end the broker is killed too.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -20,6 +20,7 @@ use super::contract::{Agent, Client, Kind, Producing, Record, script};
 use super::data::{PARTITIONS, now_ms};
 use super::kcat::hex;
 use super::subject::{Subject, unique};
+use crate::commands::good;
 
 /// Longest wait for anything: a member that is gone is missed for its session, a transaction for its own time.
 const LIMIT: Duration = Duration::from_secs(150);
@@ -140,6 +141,7 @@ fn a_word_count_whose_tasks_the_broker_assigns_is_exact() {
     wait_event(&mut second, "restored");
     produce(&mut client, &input, 1, &mut expected);
     wait_event(&mut second, "stalled");
+    check_described(&bootstrap, &application);
     let agent = agent(&mut client);
     wait::until("records that are not committed", LIMIT, || {
         let (all, committed) = (read(agent, &output, false), read(agent, &output, true));
@@ -170,6 +172,32 @@ fn a_word_count_whose_tasks_the_broker_assigns_is_exact() {
         subject.name(),
         expected.values().sum::<i64>(),
     ));
+}
+
+/// Checks that the command line tells which threads of the two instances run what.
+#[track_caller]
+fn check_described(bootstrap: &str, application: &str) {
+    let arguments = ["groups", "describe", application, "-b", bootstrap, "--json"];
+    let told: Value = serde_json::from_str(&good(&arguments, "")).expect("JSON");
+    let group = told.get(0).unwrap_or(&told);
+    assert_eq!(group["type"], "streams", "{told}");
+    let members = group["members"].as_array().expect("a list");
+    let processes: BTreeSet<_> = members
+        .iter()
+        .filter_map(|member| member["process"].as_str())
+        .collect();
+    assert_eq!(processes.len(), 2, "{told}");
+    for member in members {
+        assert_ne!(member["active"], json!([]), "each has tasks: {told}");
+    }
+    let partitions = group["partitions"].as_array().expect("a list");
+    assert!(!partitions.is_empty(), "{told}");
+    for partition in partitions {
+        let runs = |member: &Value| member["member"] == partition["member"];
+        assert!(members.iter().any(runs), "{told}");
+    }
+    let text = good(&arguments[..5], "");
+    assert!(text.contains("STANDS BY"), "{text}");
 }
 
 /// Checks that the counts of each word are 1, 2, 3, ...; returns how many were taken back.
