@@ -103,6 +103,18 @@ impl Call {
         (!self.client.may(operation, Kind::Group, group)).then_some(GROUP)
     }
 
+    /// Whoever joins a group reads it, and may see the topics that it names.
+    fn joining<'t>(
+        &self,
+        group: &str,
+        topics: impl IntoIterator<Item = &'t str>,
+    ) -> Option<ErrorCode> {
+        let mut topics = topics.into_iter();
+        let hidden = |topic: &str| !self.may_topic(Operation::Describe, topic);
+        self.group(Operation::Read, group)
+            .or_else(|| topics.any(hidden).then_some(TOPIC))
+    }
+
     fn transaction(&self, operation: Operation, id: &str) -> Option<ErrorCode> {
         (!self.client.may(operation, Kind::TransactionalId, id)).then_some(TRANSACTION)
     }

@@ -20,5 +20,6 @@ mod restarts;
 mod share_access;
 mod shares;
 mod stage;
+mod streams_access;
 mod topics;
 mod transactions;

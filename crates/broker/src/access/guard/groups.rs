@@ -117,13 +117,8 @@ pub(super) fn consumer_heartbeat(call: &Call, request: &mut dyn Any) -> Guard {
     let refused = request
         .downcast_ref()
         .and_then(|request: &ConsumerGroupHeartbeatRequest| {
-            let mut topics = request.subscribed_topic_names.iter().flatten();
-            let group = call.group(Operation::Read, &request.group_id);
-            group.or_else(|| {
-                topics
-                    .any(|topic| !call.may_topic(Operation::Describe, topic))
-                    .then_some(TOPIC)
-            })
+            let topics = request.subscribed_topic_names.iter().flatten();
+            call.joining(&request.group_id, topics.map(String::as_str))
         });
     whole::<ConsumerGroupHeartbeatRequest>(request, refused, |response, code| {
         response.error_code = code;

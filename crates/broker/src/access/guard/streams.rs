@@ -13,14 +13,8 @@ pub(super) fn heartbeat(call: &Call, request: &mut dyn Any) -> Guard {
     let refused = request
         .downcast_ref()
         .and_then(|request: &StreamsGroupHeartbeatRequest| {
-            let group = call.group(Operation::Read, &request.group_id);
-            group.or_else(|| {
-                let topology = request.topology.as_ref()?;
-                let mut topics = names(topology).into_iter();
-                topics
-                    .any(|topic| !call.may_topic(Operation::Describe, topic))
-                    .then_some(TOPIC)
-            })
+            let topics = request.topology.iter().flat_map(names);
+            call.joining(&request.group_id, topics)
         });
     whole::<StreamsGroupHeartbeatRequest>(request, refused, |response, code| {
         response.error_code = code;
