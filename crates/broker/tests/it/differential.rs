@@ -46,6 +46,7 @@ const LOOKS: &[ApiKey] = &[
     ApiKey::ListOffsets,
     ApiKey::DescribeUserScramCredentials,
     ApiKey::DescribeClientQuotas,
+    ApiKey::DescribeAcls,
 ];
 
 /// Steps whose answers differ on purpose, by the beginning of their names, and why.

@@ -23,12 +23,10 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Answer, Both, Side};
+use super::{Answer, Both, SETTLED, Side};
 use crate::stage::{Client, Stage};
 
 const APACHE_HEAP_MB: u32 = 384;
-/// How long a change may take until all parts of Apache Kafka know of it.
-const SETTLED: Duration = Duration::from_millis(1500);
 /// How long new rules may take until Apache Kafka knows of them.
 const READY: Duration = Duration::from_secs(30);
 const PASSWORD: &str = "sesame";
