@@ -64,7 +64,8 @@ pub(crate) fn read(named: Vec<PathBuf>) -> anyhow::Result<Read> {
     let known: HashSet<Problem> = problems.iter().cloned().collect();
     let found = found
         .into_iter()
-        .chain(gateway::check_certificates(&loaded.config));
+        .chain(gateway::check_certificates(&loaded.config))
+        .chain(acme::check(&loaded.config));
     problems.extend(found.filter(|problem| !known.contains(problem)));
     model::load::sort(
         &mut problems,

@@ -1,6 +1,7 @@
 //! The life of one request, from its head to the head of its answer. The bodies then stream by themselves.
 
 mod back;
+mod challenge;
 mod check;
 mod controls;
 mod hedge;
@@ -130,6 +131,11 @@ fn main_road(
 
     // Who is asked for what.
     check::head(&mut request, settings)?;
+    if let Some(ordered) = &front.ordered
+        && let Some(answer) = challenge::answer(ordered, &request)
+    {
+        return Ok(Next::Answer(answer));
+    }
     if !settings.addresses.pass(
         connection.peer.ip(),
         connection.passed_on_by,

@@ -37,6 +37,7 @@ use observe::access::AccessLog;
 use observe::metrics::{Metrics, Source};
 use tls::accept::Turns;
 use tls::keep::Terminators;
+use tls::ordered::Ordered;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -61,6 +62,8 @@ pub struct Options {
     pub access: AccessLog,
     /// What clients may do.
     pub limits: Limits,
+    /// Where certificates are that are ordered while it runs, if any are.
+    pub ordered: Option<Arc<Ordered>>,
 }
 
 /// A running gateway. Dropping it ends all connections at once; [`Gateway::shutdown`] is the polite way.
@@ -87,6 +90,8 @@ pub(crate) struct Shared {
     pub(crate) chains: ArcSwap<Vec<Arc<Chain>>>,
     /// On each core one handshake after the other.
     pub(crate) turns: Vec<Turns>,
+    /// Certificates that are ordered, and the challenges of their authorities.
+    pub(crate) ordered: Option<Arc<Ordered>>,
 }
 
 /// What changes with each configuration.
@@ -123,6 +128,7 @@ impl Gateway {
             clusters: ArcSwap::default(),
             chains: ArcSwap::default(),
             turns: (0..threads).map(|_| Turns::new(1)).collect(),
+            ordered: options.ordered,
         });
         let source: Arc<dyn Source> = shared.clone();
         options.metrics.ask(Arc::downgrade(&source));
@@ -173,6 +179,7 @@ impl Gateway {
             clusters: &mut running.clusters,
             terminators: &mut running.terminators,
             meters: &self.shared.meters,
+            ordered: self.shared.ordered.as_ref(),
         };
         let mut routes = HashSet::new();
         let mut shown = Vec::new();

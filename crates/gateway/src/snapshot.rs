@@ -19,6 +19,7 @@ use model::mapping::Priority;
 use model::module::UnderscoresAction;
 use model::{Config, Listener, Mapping, Module, Object, Origin, Problem, Severity};
 use tls::keep::Terminators;
+use tls::ordered::Ordered;
 
 use crate::backend::{Backend, Handler};
 use crate::format::Needs;
@@ -60,6 +61,8 @@ pub(crate) struct Front {
     pub(crate) security: SecurityModel,
     /// What clients who speak TLS are answered with; nothing where that is not spoken.
     pub(crate) chains: Option<Chains>,
+    /// What authorities are answered with; nothing where no Host orders certificates.
+    pub(crate) ordered: Option<Arc<Ordered>>,
     /// Streams that one HTTP/2 connection may have open, where it is said.
     pub(crate) streams_max: Option<u32>,
     /// Connections begin with the PROXY protocol.
@@ -162,6 +165,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) clusters: &'a mut Clusters,
     pub(crate) terminators: &'a mut Terminators,
     pub(crate) meters: &'a Meters,
+    /// Certificates that are ordered while the gateway runs.
+    pub(crate) ordered: Option<&'a Arc<Ordered>>,
 }
 
 impl Front {
@@ -217,12 +222,14 @@ impl Front {
         for field in unbuilt::module(&config.module) {
             problems.push(warning(None, format!("`{field}` does nothing yet")));
         }
-        let chains = Chains::build(config, listener, parts.terminators, &mut problems);
+        let ordered = parts.ordered.filter(|_| orders(config));
+        let chains = Chains::build(config, listener, parts.terminators, ordered, &mut problems);
         let front = Front {
             table,
             routes,
             settings,
             chains,
+            ordered: ordered.cloned(),
             streams_max: listener.and_then(|listener| listener.spec.http2_max_concurrent_streams),
             security: listener.map_or(SecurityModel::Xfp, |listener| listener.spec.security_model),
             proxy_protocol: match listener {
@@ -239,6 +246,11 @@ impl Front {
         };
         (front, problems)
     }
+}
+
+/// Returns whether certificates are ordered for some Host.
+fn orders(config: &Config) -> bool {
+    config.hosts.iter().any(|host| host.spec.acme().is_some())
 }
 
 /// Returns the name of a listener in metrics (Ambassador's defaults).

@@ -1,5 +1,6 @@
 //! Does what is written make sense? Each object alone first, then all together.
 
+mod acme;
 mod ambassador;
 mod balance;
 mod broker;

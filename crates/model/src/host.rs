@@ -56,7 +56,8 @@ pub struct Host {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_policy: Option<RequestPolicy>,
 
-    /// Who issues the certificate.
+    /// Who issues the certificate, where no other has been given. In Edge Stack a Host without this orders from Let's Encrypt;
+    /// here only one that has it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acme_provider: Option<AcmeProvider>,
 
@@ -95,8 +96,25 @@ impl Host {
             (None, Some(_)) => Some("tlsContext"),
             (None, None) => tls
                 .and_then(|tls| tls.cert_chain_file.as_ref())
-                .map(|_| "tls"),
+                .map(|_| "tls")
+                .or_else(|| self.acme().map(|_| "acmeProvider")),
         }
+    }
+
+    /// Returns the hostname as certificates have it: in lower case, without a port.
+    pub fn bare_name(&self) -> String {
+        let name = match self.hostname.rsplit_once(':') {
+            Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+            _ => &self.hostname,
+        };
+        name.to_ascii_lowercase()
+    }
+
+    /// Returns who issues the certificate, where one can be ordered: for one name, by an authority.
+    pub fn acme(&self) -> Option<(&AcmeProvider, &str)> {
+        let provider = self.acme_provider.as_ref()?;
+        let authority = provider.authority()?;
+        is_dns_name(&self.bare_name()).then_some((provider, authority))
     }
 
     /// Returns the further port for requests without TLS.
@@ -115,6 +133,20 @@ impl Host {
             .and_then(|insecure| insecure.action)
             .unwrap_or_default()
     }
+}
+
+/// Returns whether this is a name that a certificate can be for: neither a glob nor an address.
+pub(crate) fn is_dns_name(name: &str) -> bool {
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.len() <= 63
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    };
+    name.len() <= 253 && name.split('.').all(label) && name.parse::<std::net::IpAddr>().is_err()
 }
 
 /// Selects objects by their labels.
@@ -152,6 +184,14 @@ pub struct SecretRef {
     /// Its namespace; the Host's own when nothing is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
+}
+
+impl SecretRef {
+    /// Returns namespace and name of the Secret that an object of this namespace means.
+    pub fn key(&self, own_namespace: &str) -> (String, String) {
+        let namespace = self.namespace.as_deref().unwrap_or(own_namespace);
+        (namespace.to_owned(), self.name.clone())
+    }
 }
 
 /// Names another object.
@@ -303,23 +343,80 @@ pub enum InsecureAction {
     Reject,
 }
 
-/// Who issues certificates by ACME.
+/// Who issues certificates by ACME (RFC 8555).
+///
+/// The account and the certificates are kept in the data folder, under `acme`.
+///
+/// ```yaml
+/// email: operations@example.com
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AcmeProvider {
-    /// The directory's address, or `none`.
+    /// The address of the authority's directory; Let's Encrypt's when nothing is said. `none` orders nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authority: Option<String>,
 
-    /// Address of the account.
+    /// Where the authority writes to the account's owner.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub email: Option<String>,
 
-    /// Secret with the account's key.
+    /// Secret with the account's key, in PEM (ECDSA, P-256) under `user.key` or `tls.key`. Without the Secret, a key is made and
+    /// kept in the data folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub private_key_secret: Option<NameRef>,
+    pub private_key_secret: Option<SecretRef>,
 
-    /// Registration data kept by the controller.
+    /// Without effect: the authority finds the account by its key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub registration: Option<String>,
+
+    /// How the authority sees that the name is ours: `http-01` by a request to port 80 of the name, `tls-alpn-01` by TLS to its
+    /// port 443. When nothing is said HTTP-01 is tried first, and after a failure the two take turns. Nuncio's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub challenge: Option<AcmeChallenge>,
+
+    /// The account elsewhere that authorities outside of Let's Encrypt ask for (external account binding). Nuncio's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external_account: Option<ExternalAccount>,
+
+    /// File with the CA of the authority's own address, in PEM, for authorities inside a company; those that the operating
+    /// system trusts when nothing is said. Nuncio's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<String>,
+}
+
+impl AcmeProvider {
+    /// Returns the address of the authority's directory; nothing when no certificates are ordered.
+    pub fn authority(&self) -> Option<&str> {
+        match self.authority.as_deref().map(str::trim) {
+            None | Some("") => Some(LETS_ENCRYPT),
+            Some(none) if none.eq_ignore_ascii_case("none") => None,
+            Some(authority) => Some(authority),
+        }
+    }
+}
+
+/// The directory of Let's Encrypt.
+pub const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
+
+/// How an authority sees that a name is ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum AcmeChallenge {
+    /// By a request without TLS (RFC 8555, 8.3).
+    #[serde(rename = "http-01")]
+    Http01,
+    /// By a TLS handshake (RFC 8737).
+    #[serde(rename = "tls-alpn-01")]
+    TlsAlpn01,
+}
+
+/// An account at the authority that was made elsewhere.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ExternalAccount {
+    /// What the authority calls its key.
+    pub key_id: String,
+
+    /// Secret with the key, as the authority writes it (base64url), under `hmac`.
+    pub key_secret: SecretRef,
 }

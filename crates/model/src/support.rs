@@ -7,7 +7,7 @@ use crate::tree::{Key, Node, Value};
 pub fn waiting(kind: Kind) -> &'static [&'static str] {
     match kind {
         Kind::Mapping => &[],
-        Kind::Host => &["acmeProvider", "previewUrl"],
+        Kind::Host => &["previewUrl"],
         Kind::Module => &[
             "diagnostics.allow_non_local",
             "enable_grpc_http11_bridge",
@@ -102,9 +102,7 @@ pub(crate) fn findings(kind: Kind, spec: &Node) -> Vec<Finding> {
             }
             found.is_some()
         });
-        // `acmeProvider: { authority: none }` asks for nothing.
-        let none = node.get("authority").and_then(Node::text) == Some("none");
-        let says_nothing = node.is_null() || node.bool() == Some(false) || none;
+        let says_nothing = node.is_null() || node.bool() == Some(false);
         let empty = matches!(&node.value, Value::List(items) if items.is_empty());
         if whole && !says_nothing && !empty {
             findings.push(Finding::warning(

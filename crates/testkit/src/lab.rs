@@ -44,6 +44,11 @@ const FRANZ_GO: &[&str] = &[
 ];
 const SARAMA: &[&str] = &["github.com/IBM/sarama@v1.61.1"];
 const KAFKA_GO: &[&str] = &["github.com/segmentio/kafka-go@v0.4.51"];
+/// Let's Encrypt's authority for tests, and what it asks for addresses.
+const PEBBLE: &[&str] = &[
+    "github.com/letsencrypt/pebble/v2/cmd/pebble@v2.8.0",
+    "github.com/letsencrypt/pebble/v2/cmd/pebble-challtestsrv@v2.8.0",
+];
 /// What the Node.js client is installed from.
 const NODE: &[&str] = &["kafkajs@2.2.4"];
 /// What the Java client is installed from. Jackson is there for the test's own script.
@@ -154,6 +159,17 @@ pub fn sarama(sources: &[&Path]) -> Result<PathBuf, Missing> {
 /// Returns `kafka-go` under a test's own script, compiled.
 pub fn kafka_go(sources: &[&Path]) -> Result<PathBuf, Missing> {
     go("kafka-go", sources, KAFKA_GO)
+}
+
+/// Returns a folder with `pebble` and `pebble-challtestsrv`.
+pub fn pebble() -> Result<PathBuf, Missing> {
+    need("go")?;
+    install("pebble", &PEBBLE.join(" "), |folder| {
+        run(Command::new("go")
+            .arg("install")
+            .args(PEBBLE)
+            .env("GOBIN", folder))
+    })
 }
 
 /// Compiles Go files with the modules that they need.

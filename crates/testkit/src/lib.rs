@@ -9,6 +9,7 @@ pub mod echo;
 pub mod lab;
 pub mod mutate;
 pub mod nuncio;
+pub mod pebble;
 pub mod port;
 pub mod process;
 pub mod raw;

@@ -210,6 +210,13 @@ impl Hello {
         Some(name)
     }
 
+    /// Returns whether the client speaks this protocol inside of TLS.
+    pub fn offers(&self, protocol: &[u8]) -> bool {
+        let hello = self.accepted.client_hello();
+        let mut offered = hello.alpn().into_iter().flatten();
+        offered.any(|one| one == protocol)
+    }
+
     /// Tells the client that nobody answers for the name that it asks for.
     pub async fn refuse(mut self) -> Failed {
         // The client may have left.

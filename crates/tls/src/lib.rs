@@ -10,6 +10,7 @@ pub mod certificate;
 pub mod client;
 pub mod keep;
 pub mod material;
+pub mod ordered;
 pub mod server;
 
 mod staple;

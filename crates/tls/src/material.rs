@@ -49,6 +49,19 @@ impl Context {
         self.secret.is_some() || self.spec.secret.is_some() || self.spec.cert_chain_file.is_some()
     }
 
+    /// Returns whether the certificate that it names is given: in a Secret that is there, or in a file.
+    pub fn has_certificate(&self, config: &Config) -> bool {
+        matches!(self.own(config), Ok(Some(_))) || self.spec.cert_chain_file.is_some()
+    }
+
+    /// Takes the certificate and its key from one file, whatever else it names.
+    pub fn take_file(&mut self, file: &str) {
+        self.secret = None;
+        self.spec.secret = None;
+        self.spec.cert_chain_file = Some(file.to_owned());
+        self.spec.private_key_file = Some(file.to_owned());
+    }
+
     /// Returns the Secret that is named.
     fn secret<'c>(
         &self,

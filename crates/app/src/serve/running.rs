@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use acme::Acme;
 use admin::{Ask, Subject};
 use anyhow::Context;
 use bridge::log::Log;
@@ -27,7 +28,9 @@ use observe::metrics::{Histogram, Kind, Metrics, Page, SECONDS, Source, labels};
 use rustix::process::{Resource, Rlimit};
 use serde_json::{Value, json};
 use tls::keep::Terminators;
+use tls::ordered::Ordered;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -55,6 +58,8 @@ struct House {
     metrics: Metrics,
     published: watch::Receiver<Arc<Published>>,
     gateway: Option<Arc<Gateway>>,
+    /// Orders the gateway's certificates.
+    acme: Option<Arc<Acme>>,
     broker: Option<Broker>,
     log: Option<Log>,
     subscriptions: Subscriptions,
@@ -163,10 +168,15 @@ impl Running {
                 (None, bootstrap)
             }
         };
+        let ordered = Arc::new(Ordered::new(options.place.data.join("acme")));
         let gateway = match options.role {
             Some(Role::Broker) => None,
-            _ => Some(Arc::new(start_gateway(&options, &metrics)?)),
+            _ => Some(Arc::new(start_gateway(&options, &metrics, &ordered)?)),
         };
+        let acme = gateway.as_ref().map(|_| {
+            let stop = stop.child_token();
+            Arc::new(Acme::new(ordered, &metrics, Handle::current(), stop))
+        });
         let directory = match &gateway {
             Some(gateway) => gateway.directory(),
             None => Directory::default(),
@@ -182,6 +192,7 @@ impl Running {
             metrics: metrics.clone(),
             published: control.published(),
             gateway,
+            acme,
             broker,
             log,
             subscriptions: Subscriptions::new(
@@ -283,7 +294,11 @@ fn runs_broker(options: &Options, config: &Config) -> bool {
     options.role != Some(Role::Gateway) && config.broker.bootstrap.is_none()
 }
 
-fn start_gateway(options: &Options, metrics: &Metrics) -> anyhow::Result<Gateway> {
+fn start_gateway(
+    options: &Options,
+    metrics: &Metrics,
+    ordered: &Arc<Ordered>,
+) -> anyhow::Result<Gateway> {
     let access = match options.access_log {
         true => AccessLog::start(std::io::stdout(), metrics)
             .context("could not start the access log")?,
@@ -299,6 +314,7 @@ fn start_gateway(options: &Options, metrics: &Metrics) -> anyhow::Result<Gateway
         metrics: metrics.clone(),
         access,
         limits: Limits::default(),
+        ordered: Some(ordered.clone()),
     };
     Gateway::start(options).context("could not start the gateway's threads")
 }
@@ -370,7 +386,13 @@ impl House {
                 .map(|publish| self.handler(&publish.spec))
                 .collect();
             let (taking, wanted) = (gateway.clone(), config.clone());
-            let work = move || taking.apply(&wanted, &handlers);
+            let acme = self.acme.clone();
+            let work = move || {
+                let found = acme.map(|acme| acme.prepare(&wanted));
+                let mut applied = taking.apply(&wanted, &handlers);
+                applied.problems.extend(found.into_iter().flatten());
+                applied
+            };
             let applied = match kit::aside::aside("configuration", work).await {
                 Ok(applied) => applied,
                 Err(lost) => {
@@ -386,6 +408,9 @@ impl House {
                 .take(PROBLEMS_TOLD_MAX)
             {
                 warn!("{problem}");
+            }
+            if let Some(acme) = &self.acme {
+                acme.run(config);
             }
             deaf = applied.deaf;
             *self.found.lock().unwrap_or_else(PoisonError::into_inner) = applied.problems;

@@ -1,5 +1,6 @@
 //! The binary as its users meet it.
 
+mod acme;
 mod ambassador;
 mod clients;
 mod commands;

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use observe::access;
-use tls::accept::{Failed, HANDSHAKE, Session, hello};
-use tokio::io::AsyncReadExt as _;
+use rustls::ServerConfig;
+use tls::accept::{Failed, HANDSHAKE, Hello, Session, hello};
+use tls::ordered;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::server::TlsStream;
@@ -79,6 +81,9 @@ pub(super) async fn begin(stream: TcpStream, first: Vec<u8>, opening: Opening) {
             meters.failed(failed.name());
             debug!(error = %failed, address = %opening.listener.address, "no handshake");
         }
+        Ok(Err(Ended::Validated)) => {
+            debug!(address = %opening.listener.address, "an authority has seen its challenge")
+        }
         Ok(Err(Ended::Crowded)) => meters.failed("crowded"),
         // It may have been about to send cleartext; nobody knows.
         Err(_) => meters.failed("timeout"),
@@ -90,6 +95,8 @@ pub(super) async fn begin(stream: TcpStream, first: Vec<u8>, opening: Opening) {
 enum Ended {
     /// The client left without a word.
     Silent,
+    /// An authority has seen what it wanted to.
+    Validated,
     /// Too many shake hands at once.
     Crowded,
     Failed(Failed),
@@ -115,6 +122,14 @@ async fn speak(
     let under_way = UnderWay::begin(&listener.meters.under_way, shared.limits.handshakes_max);
     let _under_way = under_way.ok_or(Ended::Crowded)?;
     let hello = hello(stream, first).await.map_err(Ended::Failed)?;
+    let turns = &shared.turns[opening.core];
+    if let Some(config) = challenge(opening, &hello) {
+        let answered = hello.answer(config, turns).await;
+        let mut stream = answered.map_err(Ended::Failed)?;
+        // It has nothing to say, and neither have we (RFC 8737).
+        _ = stream.shutdown().await;
+        return Err(Ended::Validated);
+    }
     let chain = {
         let front = listener.front.load();
         let name = hello.server_name();
@@ -128,10 +143,19 @@ async fn speak(
     let (Some(chain), Some(config)) = (chain, config) else {
         return Err(Ended::Failed(hello.refuse().await));
     };
-    let turns = &shared.turns[opening.core];
     match hello.answer(config, turns).await {
         Ok(stream) => Ok(Spoken::Tls(stream, chain)),
         Err(failed) => Err(Ended::Failed(failed)),
+    }
+}
+
+/// Returns how an authority that wants to see whose the name is gets its answer.
+fn challenge(opening: &Opening, hello: &Hello) -> Option<Arc<ServerConfig>> {
+    let front = opening.listener.front.load();
+    let ordered = front.ordered.as_ref()?;
+    match hello.offers(ordered::PROTOCOL) {
+        true => ordered.handshake(&hello.server_name()?),
+        false => None,
     }
 }
 

@@ -7,6 +7,7 @@ use model::tls_context::TlsContext;
 use model::{Config, Host, Listener, Object, Origin, Problem, Severity};
 use tls::keep::Terminators;
 use tls::material::Context;
+use tls::ordered::Ordered;
 use tls::server::Terminator;
 
 use crate::route::{Authority, Glob, Names, binds, split_port};
@@ -38,13 +39,14 @@ impl Chains {
         config: &Config,
         listener: Option<&Object<Listener>>,
         terminators: &mut Terminators,
+        ordered: Option<&Arc<Ordered>>,
         problems: &mut Vec<Problem>,
     ) -> Option<Self> {
         if !listener.is_none_or(|listener| listener.spec.speaks_tls()) {
             return None;
         }
         let mut all = Vec::new();
-        for (name, wanted) in wanted(config, listener) {
+        for (name, wanted) in wanted(config, listener, ordered) {
             // Two listeners may take different Hosts of one name.
             let key = format!("{name} {}", wanted.objects.join(" "));
             let place = wanted.place;
@@ -74,7 +76,7 @@ impl Chains {
 /// Returns what is wrong with the certificates of a configuration, for somebody who does not run it.
 pub(crate) fn check(config: &Config) -> Vec<Problem> {
     let mut problems = Vec::new();
-    for (name, wanted) in wanted(config, None) {
+    for (name, wanted) in wanted(config, None, None) {
         if let Err(why) = Terminator::try_out(config, &wanted.contexts) {
             problems.push(wanted.place.problem(format!("TLS for `{name}`: {why}")));
         }
@@ -121,7 +123,11 @@ impl Place {
 }
 
 /// Returns what is written about each name that a listener answers for; without a listener about every name.
-fn wanted(config: &Config, listener: Option<&Object<Listener>>) -> BTreeMap<String, Wanted> {
+fn wanted(
+    config: &Config,
+    listener: Option<&Object<Listener>>,
+    ordered: Option<&Arc<Ordered>>,
+) -> BTreeMap<String, Wanted> {
     let mut all: BTreeMap<String, Wanted> = BTreeMap::new();
     let mut add = |name: &str, context: Context, place: Place| {
         let name = bare(name);
@@ -143,7 +149,7 @@ fn wanted(config: &Config, listener: Option<&Object<Listener>>) -> BTreeMap<Stri
         .collect();
     hosts.sort_by_key(|host| host.full_name());
     for host in &hosts {
-        if let Some((context, place)) = of_host(config, host) {
+        if let Some((context, place)) = of_host(config, host, ordered) {
             add(&host.spec.hostname, context, place);
         }
     }
@@ -193,7 +199,11 @@ fn wanted(config: &Config, listener: Option<&Object<Listener>>) -> BTreeMap<Stri
 }
 
 /// Returns what a Host itself says about TLS.
-fn of_host(config: &Config, host: &Object<Host>) -> Option<(Context, Place)> {
+fn of_host(
+    config: &Config,
+    host: &Object<Host>,
+    ordered: Option<&Arc<Ordered>>,
+) -> Option<(Context, Place)> {
     let said = &host.spec;
     let written = |spec: TlsContext| Context {
         spec,
@@ -207,7 +217,7 @@ fn of_host(config: &Config, host: &Object<Host>) -> Option<(Context, Place)> {
             let context = found.map_or_else(|| written(TlsContext::default()), Context::of);
             (context, "spec.tlsContext")
         }
-        (None, None) if said.tls_secret.is_none() => return None,
+        (None, None) if said.tls_secret.is_none() && said.acme().is_none() => return None,
         (None, tls) => {
             let spec = tls.as_ref().map(|tls| tls.context());
             (written(spec.unwrap_or_default()), "spec.tls")
@@ -220,6 +230,14 @@ fn of_host(config: &Config, host: &Object<Host>) -> Option<(Context, Place)> {
             context.secret = Some((namespace.clone(), secret.name.clone()));
             "spec.tlsSecret"
         }
+    };
+    let path = match said.acme() {
+        Some((_, authority)) if !context.has_certificate(config) => {
+            let file = ordered?.file(authority, &said.bare_name());
+            context.take_file(&file.to_string_lossy());
+            "spec.acmeProvider"
+        }
+        _ => path,
     };
     Some((context, Place::of("Host", host, path)))
 }

@@ -119,6 +119,7 @@ fn a_port_that_is_taken_is_told_and_the_rest_runs() {
         access: AccessLog::off(&metrics),
         metrics,
         limits: Limits::default(),
+        ordered: None,
     })
     .expect("a gateway starts");
     let applied = gateway.apply(

@@ -50,6 +50,7 @@ impl Rig {
             metrics: metrics.clone(),
             access,
             limits,
+            ordered: None,
         })
         .expect("a gateway starts");
         let applied = gateway.apply(&config(text), handlers);

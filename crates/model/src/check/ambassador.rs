@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{balance, format, glob, header_name, mapping, policies, tls};
+use super::{acme, balance, format, glob, header_name, mapping, policies, tls};
 use crate::host::Host;
 use crate::listener::{Layer, Listener, Protocol};
 use crate::module::{ForwardClientCert, LogType, Module};
@@ -43,6 +43,7 @@ pub(super) fn host(host: &Host, findings: &mut Vec<Finding>) {
             findings.push(Finding::warning("tls.sni", what));
         }
     }
+    acme::provider(host, findings);
     let policy = host.request_policy.as_ref();
     let insecure = policy.and_then(|policy| policy.insecure.as_ref());
     if let Some(port) = insecure.and_then(|insecure| insecure.additional_port)

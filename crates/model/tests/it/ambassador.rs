@@ -407,9 +407,9 @@ fn fields_without_effect_are_named() {
         "#]],
     );
     problems(
-        "apiVersion: getambassador.io/v3alpha1\nkind: Host\nmetadata: { name: h }\nspec: { hostname: a.b, tlsSecret: { name: s }, acmeProvider: { authority: 'https://acme.example/' } }",
+        "apiVersion: getambassador.io/v3alpha1\nkind: Host\nmetadata: { name: h }\nspec: { hostname: a.b, tlsSecret: { name: s }, previewUrl: { enabled: true } }",
         expect![[r#"
-            a.yaml:4:62: warning: spec.acmeProvider: `acmeProvider` is accepted, it has no effect yet
+            a.yaml:4:60: warning: spec.previewUrl: `previewUrl` is accepted, it has no effect yet
         "#]],
     );
     problems(
@@ -881,5 +881,74 @@ fn tls_with_clients_is_checked() {
         expect![[r#"
         a.yaml:1:29: warning: tls_contexts.c.hosts: names without a certificate are not answered (write `secret`, unless the Hosts that name it have one)
     "#]],
+    );
+}
+
+#[test]
+fn certificates_are_ordered_for_single_names_of_known_authorities() {
+    let host = |spec: &str, expected: Expect| {
+        problems(
+            &format!(
+                "apiVersion: getambassador.io/v3alpha1\nkind: Host\nmetadata: {{ name: h }}\nspec: {{ {spec} }}"
+            ),
+            expected,
+        );
+    };
+    host(
+        "hostname: shop.example, acmeProvider: { email: a@shop.example }",
+        expect![[""]],
+    );
+    host(
+        "hostname: 'shop.example:8443', acmeProvider: {}",
+        expect![[""]],
+    );
+    host(
+        "hostname: '*', acmeProvider: { authority: None }",
+        expect![[""]],
+    );
+    host(
+        "hostname: '*.shop.example', acmeProvider: {}",
+        expect![[r#"
+            a.yaml:4:51: error: spec.acmeProvider: no certificate can be ordered for `*.shop.example`: for more than one name an authority asks for DNS-01, which is not built (write a Host for each name, or `authority: none` and a certificate in `tlsSecret`)
+        "#]],
+    );
+    host(
+        "hostname: '*.shop.example', tlsSecret: { name: s }, acmeProvider: {}",
+        expect![[r#"
+            a.yaml:4:75: warning: spec.acmeProvider: no certificate can be ordered for `*.shop.example`: for more than one name an authority asks for DNS-01, which is not built (write a Host for each name, or `authority: none` and a certificate in `tlsSecret`)
+        "#]],
+    );
+    host(
+        "hostname: 192.0.2.1, acmeProvider: {}",
+        expect![[r#"
+        a.yaml:4:44: error: spec.acmeProvider: no certificate can be ordered for `192.0.2.1`, which is an address and no name (write a Host for each name, or `authority: none` and a certificate in `tlsSecret`)
+    "#]],
+    );
+    host(
+        "hostname: a_b.example, acmeProvider: {}",
+        expect![[r#"
+        a.yaml:4:46: error: spec.acmeProvider: no certificate can be ordered for `a_b.example`, which is no DNS name (write a Host for each name, or `authority: none` and a certificate in `tlsSecret`)
+    "#]],
+    );
+    host(
+        "hostname: a.b, acmeProvider: { authority: 'http://acme.example/', email: 'mailto:a@b', registration: x, challenge: dns-01 }",
+        expect![[r#"
+            a.yaml:4:124: error: spec.acmeProvider.challenge: unknown value `dns-01` (known are `http-01`, `tls-alpn-01`)
+        "#]],
+    );
+    host(
+        "hostname: a.b, acmeProvider: { authority: letsencrypt, email: 'mailto:a@b', registration: x }",
+        expect![[r#"
+            a.yaml:4:51: error: spec.acmeProvider.authority: `letsencrypt` is no address of an authority's directory (it begins with `https://`; `none` orders nothing)
+            a.yaml:4:71: error: spec.acmeProvider.email: `mailto:a@b` is no address for email (write it as in `operations@example.com`)
+            a.yaml:4:99: warning: spec.acmeProvider.registration: `registration` has no effect: the authority finds the account by its key
+        "#]],
+    );
+    host(
+        "hostname: a.b, acmeProvider: { privateKeySecret: { name: k }, externalAccount: { keyId: '', keySecret: { name: e, namespace: n } } }",
+        expect![[r#"
+            a.yaml:4:88: error: spec.acmeProvider.externalAccount: `externalAccount` is for an account that is made here, `privateKeySecret` has the key of one that is there (leave one of them away)
+            a.yaml:4:97: error: spec.acmeProvider.externalAccount.keyId: the key's name is empty
+        "#]],
     );
 }

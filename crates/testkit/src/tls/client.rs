@@ -43,6 +43,12 @@ impl Client {
         Self::with(ca, None, rustls::ALL_VERSIONS, |_| true)
     }
 
+    /// Returns one that trusts a root, as PEM.
+    pub fn trusting(root: &str) -> Self {
+        let root = CertificateDer::from_pem_slice(root.as_bytes()).expect("a root");
+        Self::of(root, None, rustls::ALL_VERSIONS, |_| true)
+    }
+
     /// Returns one that shows a certificate.
     pub fn showing(ca: &Ca, identity: &Identity) -> Self {
         Self::with(ca, Some(identity), rustls::ALL_VERSIONS, |_| true)
@@ -55,11 +61,20 @@ impl Client {
         versions: &[&'static SupportedProtocolVersion],
         suites: impl Fn(&str) -> bool,
     ) -> Self {
+        let root = CertificateDer::from_pem_slice(ca.pem().as_bytes()).expect("a root");
+        Self::of(root, identity, versions, suites)
+    }
+
+    fn of(
+        root: CertificateDer<'static>,
+        identity: Option<&Identity>,
+        versions: &[&'static SupportedProtocolVersion],
+        suites: impl Fn(&str) -> bool,
+    ) -> Self {
         let mut provider = rustls::crypto::aws_lc_rs::default_provider();
         let name = |suite: &rustls::SupportedCipherSuite| format!("{:?}", suite.suite());
         provider.cipher_suites.retain(|suite| suites(&name(suite)));
         let mut roots = RootCertStore::empty();
-        let root = CertificateDer::from_pem_slice(ca.pem().as_bytes()).expect("a root");
         roots.add(root).expect("a root");
         let builder = ClientConfig::builder_with_provider(Arc::new(provider))
             .with_protocol_versions(versions)
