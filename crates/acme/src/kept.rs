@@ -2,6 +2,7 @@
 //! went. Nobody but the user that we run as may read any of it.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::ErrorKind::{InvalidData, NotFound};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -74,6 +75,16 @@ impl Tries {
         }
     }
 
+    /// Returns what is kept while an order is under way: should we end before it does, nobody knows how it went.
+    pub(crate) fn begun(&self, now: SystemTime, rest: Duration) -> Self {
+        Tries {
+            last: seconds(now),
+            again: seconds(now + rest) + 1,
+            said: false,
+            ..self.clone()
+        }
+    }
+
     /// Returns when the next order may be.
     pub(crate) fn again(&self) -> SystemTime {
         UNIX_EPOCH + Duration::from_secs(self.again)
@@ -110,11 +121,13 @@ impl Kept {
     /// Puts a certificate there where there is none, so that clients are shown something: that of another authority, or a
     /// self-signed one. Returns whether it did.
     pub(crate) fn stand_in(&self) -> io::Result<bool> {
-        let there = read(&self.pem).is_ok_and(|text| {
-            text.starts_with(STAND_IN) && leaf(&text).is_some() || self.is_issued(&text)
-        });
-        if there {
-            return Ok(false);
+        match read(&self.pem) {
+            Ok(text) if text.starts_with(STAND_IN) && leaf(&text).is_some() => return Ok(false),
+            Ok(text) if self.is_issued(&text) => return Ok(false),
+            Ok(_) => (),
+            // What is there and cannot be read may be good.
+            Err(error) if !matches!(error.kind(), NotFound | InvalidData) => return Err(error),
+            Err(_) => (),
         }
         let text = match self.another() {
             Some(text) => text,
@@ -180,7 +193,7 @@ impl Kept {
     pub(crate) fn account(&self) -> io::Result<Option<String>> {
         match read(&self.account) {
             Ok(text) => Ok(Some(text)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == NotFound => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -255,7 +268,7 @@ fn write(file: &Path, bytes: &[u8]) -> io::Result<()> {
     let beside = PathBuf::from(beside);
     // One that was left there may have other rights.
     match fs::remove_file(&beside) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Err(error) if error.kind() != NotFound => return Err(error),
         _ => (),
     }
     let mut new = OpenOptions::new()

@@ -31,7 +31,7 @@ use crate::wanted::{Key, Wanted};
 
 pub use crate::wanted::check;
 
-/// Orders that are under way at once.
+/// Conversations with authorities that are under way at once.
 const ORDERS_MAX: usize = 4;
 
 /// Orders the certificates that configurations ask for, for as long as it is kept.
@@ -137,6 +137,11 @@ impl Acme {
             };
             running.insert(key, one);
         }
+    }
+
+    /// Orders nothing any more: what is under way now would fail, since nobody answers the authority much longer.
+    pub fn end(&self) {
+        self.shared.stop.cancel();
     }
 
     fn running(&self) -> MutexGuard<'_, BTreeMap<Key, Running>> {

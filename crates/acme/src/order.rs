@@ -52,7 +52,7 @@ impl<'a> Talk<'a> {
         wanted: &'a Wanted,
         kept: &'a Kept,
     ) -> Result<Self, Trouble> {
-        let client = Client::new(wanted.ca_file.as_deref()).map_err(Trouble::refused)?;
+        let client = Client::new(wanted.ca_file.as_deref()).map_err(Trouble::here)?;
         Ok(Talk {
             shared,
             wanted,
@@ -357,6 +357,9 @@ fn external(external: &External) -> Result<ExternalAccountKey, Trouble> {
 
 #[cfg(test)]
 mod tests {
+    use aws_lc_rs::encoding::{AsDer as _, EcPrivateKeyRfc5915Der};
+    use base64::engine::general_purpose::STANDARD;
+
     use super::*;
 
     fn secret(name: &str, value: &str) -> Secret {
@@ -371,11 +374,16 @@ mod tests {
         let pkcs8 = KeyPair::generate().expect("a key").serialize_pem();
         assert!(account_key(&secret("user.key", &pkcs8)).is_ok());
         assert!(account_key(&secret("tls.key", &pkcs8)).is_ok());
-        let sec1 = "-----BEGIN EC PRIVATE KEY-----\n\
-            MHcCAQEEIMGrSFlUXDUWfDQpLzuxHzhqrH7MGYn7AMAWqq6rHP5hoAoGCCqGSM49\n\
-            AwEHoUQDQgAEqFMEcvLAF1k3xqgG6RGvbBYqKpP4j9eXRGFjLIO5OjdQqLOq4dnM\n\
-            -----END EC PRIVATE KEY-----\n";
-        assert!(account_key(&secret("user.key", sec1)).is_err(), "cut short");
+        // As `openssl ecparam -genkey` writes it.
+        let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key");
+        let der: EcPrivateKeyRfc5915Der<'_> = pair.private_key().as_der().expect("a key");
+        let sec1 = |der: &[u8]| {
+            let text = STANDARD.encode(der);
+            format!("-----BEGIN EC PRIVATE KEY-----\n{text}\n-----END EC PRIVATE KEY-----\n")
+        };
+        assert!(account_key(&secret("user.key", &sec1(der.as_ref()))).is_ok());
+        let cut = sec1(&der.as_ref()[..40]);
+        assert!(account_key(&secret("user.key", &cut)).is_err());
         let told = |secret: &Secret| account_key(secret).err().expect("no key");
         assert_eq!(
             told(&secret("other", &pkcs8)),

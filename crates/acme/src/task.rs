@@ -24,6 +24,8 @@ const DISK_EVERY: Duration = Duration::from_secs(60);
 const TURN_EVERY: Duration = Duration::from_secs(10);
 /// After a restart nobody waits for longer than this, unless the authority has said so.
 const RESTART_REST_MAX: Duration = Duration::from_secs(300);
+/// How long an order waits after one of which nobody knows how it went.
+const LOST_REST: Duration = Duration::from_secs(60);
 /// When the authority is asked again that does not say when to renew.
 const ASK_AGAIN: Duration = Duration::from_secs(6 * 3600);
 
@@ -125,8 +127,8 @@ impl Task {
                 continue;
             }
             // A disk that takes nothing would have us order for nothing.
-            let writable = self.remember(self.tries.clone()).await;
-            if writable {
+            let begun = self.tries.begun(now, LOST_REST);
+            if self.write(begun).await {
                 self.order(issued.as_ref()).await;
             } else if !self.sleep(DISK_EVERY).await {
                 return;
@@ -154,6 +156,7 @@ impl Task {
 
     /// Asks when the authority would like the certificate to be renewed.
     async fn ask(&mut self, issued: &Issued) {
+        let _permit = self.shared.orders.acquire().await;
         let asked = match Talk::new(&self.shared, &self.wanted, &self.kept) {
             Ok(talk) => Box::pin(talk.window(issued)).await,
             Err(trouble) => Err(trouble),
@@ -236,9 +239,13 @@ impl Task {
         self.remember(tries).await;
     }
 
-    /// Remembers how orders went. Returns whether the disk does too.
-    async fn remember(&mut self, tries: Tries) -> bool {
+    async fn remember(&mut self, tries: Tries) {
         self.tries = tries.clone();
+        self.write(tries).await;
+    }
+
+    /// Keeps how orders went. Returns whether the disk takes it.
+    async fn write(&self, tries: Tries) -> bool {
         let kept = self.kept.clone();
         let kept = aside(move || kept.keep_tries(&tries)).await;
         if let Err(error) = &kept {

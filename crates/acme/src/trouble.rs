@@ -29,6 +29,11 @@ impl Trouble {
         Self::new(Cause::Refused, what.into())
     }
 
+    /// Something that kept us from asking the authority at all.
+    pub(crate) fn here(what: String) -> Self {
+        Self::new(Cause::Unreachable, what)
+    }
+
     /// The authority did not see what it wanted to.
     pub(crate) fn unproven(what: impl Into<String>) -> Self {
         Self::new(Cause::Unproven, what.into())

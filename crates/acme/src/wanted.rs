@@ -161,3 +161,96 @@ fn problem(
         hint: Some(hint.to_owned()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use model::load::load;
+    use model::read::{Options, Source};
+
+    use super::*;
+
+    const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
+
+    /// Checks what is ordered, and what is said about it, with these Hosts and a Secret `there`.
+    #[track_caller]
+    fn check(hosts: &[&str], ordered: &[&str], said: &[&str]) {
+        let api = "apiVersion: getambassador.io/v3alpha1\nkind: Host";
+        let mut text = "apiVersion: v1\nkind: Secret\nmetadata: { name: there }\nstringData: { tls.crt: c, tls.key: k, hmac: aGk }\n".to_owned();
+        for (index, host) in hosts.iter().enumerate() {
+            text += &format!("---\n{api}\nmetadata: {{ name: h{index} }}\nspec: {{ {host} }}\n");
+        }
+        let source = Source {
+            name: "a.yaml".into(),
+            text: text.into(),
+        };
+        let loaded = load(&[source], &Options::default());
+        assert_eq!(loaded.problems, []);
+        let (all, problems) = all(&loaded.config);
+        let told: Vec<String> = all
+            .values()
+            .map(|wanted| format!("{} {}", wanted.authority, wanted.name))
+            .collect();
+        assert_eq!(told, ordered);
+        let told: Vec<String> = problems
+            .iter()
+            .map(|problem| format!("{}: {}", problem.path, problem.what))
+            .collect();
+        assert_eq!(told, said);
+    }
+
+    #[test]
+    fn a_certificate_is_ordered_for_each_name_of_each_authority() {
+        let other = "https://ca.example/dir";
+        check(
+            &[
+                "hostname: A.example, acmeProvider: { email: a@b }",
+                "hostname: 'a.example:8443', acmeProvider: { email: a@b }",
+                "hostname: a.example, acmeProvider: { authority: 'https://ca.example/dir' }",
+                "hostname: b.example, acmeProvider: { authority: none }",
+                "hostname: c.example",
+            ],
+            &[
+                &format!("{LETS_ENCRYPT} a.example"),
+                &format!("{other} a.example"),
+            ],
+            &[],
+        );
+    }
+
+    #[test]
+    fn a_certificate_that_is_given_is_not_ordered() {
+        check(
+            &[
+                "hostname: a.example, tlsSecret: { name: there }, acmeProvider: {}",
+                "hostname: b.example, tlsSecret: { name: missing }, acmeProvider: {}",
+                "hostname: c.example, tls: { cert_chain_file: c, private_key_file: k }, acmeProvider: {}",
+            ],
+            &[&format!("{LETS_ENCRYPT} b.example")],
+            &[
+                "spec.acmeProvider: `tlsSecret` gives the certificate, no other is ordered",
+                "spec.acmeProvider: `tls.cert_chain_file` gives the certificate, no other is ordered",
+            ],
+        );
+    }
+
+    #[test]
+    fn what_does_not_fit_is_told() {
+        check(
+            &[
+                "hostname: a.example, acmeProvider: { email: a@b }",
+                "hostname: a.example, acmeProvider: { email: other@b }",
+                "hostname: b.example, acmeProvider: { externalAccount: { keyId: k, keySecret: { name: gone } } }",
+                "hostname: c.example, acmeProvider: { externalAccount: { keyId: k, keySecret: { name: there } } }",
+            ],
+            &[
+                &format!("{LETS_ENCRYPT} a.example"),
+                &format!("{LETS_ENCRYPT} b.example"),
+                &format!("{LETS_ENCRYPT} c.example"),
+            ],
+            &[
+                "spec.acmeProvider: another Host orders the certificate of `a.example`, and says something else",
+                "spec.acmeProvider.externalAccount.keySecret: there is no Secret `gone.default`",
+            ],
+        );
+    }
+}

@@ -182,9 +182,14 @@ impl Material {
                 && let (Some(chain), Some(key)) =
                     (&context.cert_chain_file, &context.private_key_file)
             {
+                let bytes = read(chain)?;
                 *identity = Some(Identity {
-                    chain: read(chain)?,
-                    key: read(key)?,
+                    // One file for both may be replaced between two reads.
+                    key: match key == chain {
+                        true => bytes.clone(),
+                        false => read(key)?,
+                    },
+                    chain: bytes,
                     staple: None,
                 });
             }

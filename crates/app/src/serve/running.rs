@@ -261,6 +261,9 @@ impl Running {
             stop,
         } = self;
         info!("stopping");
+        if let Some(acme) = &house.acme {
+            acme.end();
+        }
         house.subscriptions.end().await;
         if let Some(gateway) = &house.gateway {
             gateway.shutdown().await;

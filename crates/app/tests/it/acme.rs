@@ -105,8 +105,11 @@ fn several_hosts_order_from_several_authorities() {
         return;
     };
     let external = ", externalAccount: { keyId: kid-1, keySecret: { name: eab } }";
+    let key = testkit::tls::self_signed("nobody").key;
     let nuncio = rig.start(&[
         host(&one, "a.test", ""),
+        host(&one, "d.test", ", email: d@d.test, privateKeySecret: { name: account }"),
+        format!("apiVersion: v1\nkind: Secret\nmetadata: {{ name: account }}\nstringData: {{ user.key: {key:?} }}"),
         host(&one, "b.test", ", challenge: tls-alpn-01"),
         host(&bound, "c.test", external),
         "apiVersion: v1\nkind: Secret\nmetadata: { name: eab }\nstringData: { hmac: zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W }".to_owned(),
@@ -114,6 +117,12 @@ fn several_hosts_order_from_several_authorities() {
     let (first, second) = (one.client(), bound.client());
     rig.issued(&first, "a.test");
     rig.issued(&first, "b.test");
+    rig.issued(&first, "d.test");
+    let kept = testkit::pebble::file(&nuncio.data(), &one.directory(), "d.test");
+    assert!(
+        !kept.with_file_name("account d@d.test.json").exists(),
+        "the key is the user's"
+    );
     rig.issued(&second, "c.test");
     assert!(first.look(rig.tls, "c.test").is_err(), "{}", nuncio.log());
 }
