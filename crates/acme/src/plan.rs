@@ -14,6 +14,8 @@ const LEFT: u32 = 3;
 const SPREAD: u32 = 30;
 /// A certificate is kept for so long at least, whatever the authority says, or a third of its life where that is less.
 const KEPT_MIN: Duration = Duration::from_secs(3600);
+/// When this part of its life is left a certificate is renewed, whatever the authority says: there must be time to try again.
+const LATEST: u32 = 5;
 /// The authority is asked when to renew no more often than this, and no less often than that.
 const ASKED_MIN: Duration = Duration::from_secs(600);
 const ASKED_MAX: Duration = Duration::from_secs(24 * 3600);
@@ -64,7 +66,7 @@ pub(crate) fn renewal(life: Life, window: Option<Window>, dice: f64) -> SystemTi
     let wished = window.start + wide.mul_f64(dice);
     // One that would have every certificate renewed at once must not keep us ordering; one that comes too late is not waited for.
     let earliest = life.not_before + KEPT_MIN.min(whole / LEFT);
-    let latest = life.not_after - whole / 10;
+    let latest = life.not_after - whole / LATEST;
     wished.max(earliest).min(latest)
 }
 
@@ -134,8 +136,8 @@ mod tests {
                 end: day(end),
             })
         };
-        assert_eq!(renewal(life(), window(70, 72), 0.0), day(70));
-        assert_eq!(renewal(life(), window(70, 72), 0.5), day(71));
+        assert_eq!(renewal(life(), window(69, 71), 0.0), day(69));
+        assert_eq!(renewal(life(), window(69, 71), 0.5), day(70));
         // It has to be revoked.
         let day_ten = Life {
             not_before: day(10),
@@ -143,7 +145,7 @@ mod tests {
         };
         assert_eq!(renewal(day_ten, window(0, 1), 0.0), day(10) + HOUR);
         // Nobody waits for a window behind the end.
-        assert_eq!(renewal(life(), window(200, 201), 0.0), day(81));
+        assert_eq!(renewal(life(), window(200, 201), 0.0), day(72));
     }
 
     #[test]
