@@ -12,7 +12,9 @@ use anyhow::{Context, bail};
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// What to fuzz.
-    #[arg(value_parser = ["configuration", "messages", "paths", "routes"])]
+    #[arg(value_parser = [
+        "batches", "configuration", "frames", "messages", "paths", "routes", "sasl", "states",
+    ])]
     target: String,
 
     /// How long.

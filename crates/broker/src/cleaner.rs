@@ -9,7 +9,7 @@ use journal::clean::{CleanError, Cleaning, Dirt, Limits};
 use tokio::task::spawn_blocking;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info};
+use tracing::{debug, error, info, warn};
 
 use crate::clock;
 use crate::core::Core;
@@ -21,6 +21,8 @@ const NAP: Duration = Duration::from_millis(200);
 /// How logs are compacted, all topics alike.
 #[derive(Debug, Clone)]
 pub struct Compacting {
+    /// Whether logs are compacted at all (`log.cleaner.enable`).
+    pub enabled: bool,
     /// How long to wait when there is nothing to compact (`log.cleaner.backoff.ms`).
     pub backoff: Duration,
     /// Bytes for the map of keys (`log.cleaner.dedupe.buffer.size`); it grows only as far as it is needed.
@@ -32,6 +34,7 @@ pub struct Compacting {
 impl Default for Compacting {
     fn default() -> Self {
         Self {
+            enabled: true,
             backoff: Duration::from_secs(15),
             keys_bytes_max: Limits::default().keys_bytes_max,
             bytes_per_second_max: None,
@@ -41,6 +44,10 @@ impl Default for Compacting {
 
 /// Compacts what is dirty until told to stop.
 pub(crate) async fn run(core: Arc<Core>, stop: CancellationToken) {
+    if !core.compacting.enabled {
+        warn!("no log is compacted, because `log.cleaner.enable` is false");
+        return;
+    }
     loop {
         let (all, ending) = (core.clone(), stop.clone());
         if let Err(error) = spawn_blocking(move || round(&all, &ending)).await {

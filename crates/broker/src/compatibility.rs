@@ -232,7 +232,8 @@ pub fn page() -> String {
     table(&mut text, config::SETTINGS, |one| one.default);
     text += "\n## Settings of groups\n\nAll of Apache Kafka's, with its types, bounds and refusals, and its defaults but for the intervals of assignments, which are 1000 there.\n\n";
     table(&mut text, groups::SETTINGS, |one| groups::default_of(one).0);
-    text += "\n## Settings of the broker\n\nThese are told by DescribeConfigs, and changed in the configuration: ";
+    text += "\n## Settings of the broker\n\nThese are told by DescribeConfigs, and changed in the configuration, most of them under the same names in \
+             [`broker.settings`](broker.md#brokersettings): ";
     let mut names: Vec<String> = told().map(|name| format!("`{name}`")).collect();
     names.sort_unstable();
     _ = writeln!(

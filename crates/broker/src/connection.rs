@@ -47,6 +47,9 @@ const HANDSHAKE_MAX: Duration = Duration::from_secs(30);
 /// How long a client is waited for that does not take our goodbye.
 const GOODBYE_MAX: Duration = Duration::from_secs(1);
 
+/// How long a client that sends nothing more, and may have left, is still given answers that wait for something.
+const LEFT_MAX: Duration = Duration::from_secs(10);
+
 type Pending = Pin<Box<dyn Future<Output = Result<Answer, Failure>> + Send>>;
 
 /// Serves one connection until the client leaves, misbehaves, is idle for too long, or we stop.
@@ -199,6 +202,16 @@ fn named(terminator: &Terminator, address: &str) -> Option<String> {
     names.find(|name| !name.starts_with('*')).cloned()
 }
 
+/// Serves a client that is reached without a socket; returns whether it has behaved.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) async fn serve_apart<R, W>(client: Client, reader: R, writer: W) -> bool
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    converse(client, reader, writer).await.is_ok()
+}
+
 /// Serves a client, and says goodbye: within TLS an end without that could be anybody's doing.
 async fn converse<R, W>(client: Client, reader: R, mut writer: W) -> Result<(), End>
 where
@@ -251,6 +264,7 @@ where
     let listener = &client.serving.listener;
     let stop = &client.stop;
     let mut open = true;
+    let mut left: Option<Instant> = None;
     let mut muted: Option<Instant> = None;
     let mut tally = Tally::new(core.clone());
     loop {
@@ -293,12 +307,18 @@ where
                 advance(client, &mut tally, pending);
             }
             frame = input.next(alone), if accepting => match frame? {
-                None => open = false,
+                None => {
+                    open = false;
+                    left = Some(Instant::now() + LEFT_MAX);
+                }
                 Some((frame, memory)) => {
                     pending.push_back(Request { work: Work::Waiting(frame), memory });
                     advance(client, &mut tally, pending);
                 }
             },
+            () = time::sleep_until(left.unwrap_or_else(Instant::now)), if left.is_some() => {
+                return Ok(());
+            }
             () = time::sleep(listener.idle_max), if accepting && alone => {
                 return Err(End::Idle);
             }

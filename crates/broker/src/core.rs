@@ -198,7 +198,12 @@ impl Core {
                 self.compacting.keys_bytes_max.to_string(),
                 "134217728",
             ),
-            setting("log.cleaner.enable", Kind::Boolean, "true".into(), "true"),
+            setting(
+                "log.cleaner.enable",
+                Kind::Boolean,
+                self.compacting.enabled.to_string(),
+                "true",
+            ),
             setting(
                 "log.cleaner.io.max.bytes.per.second",
                 Kind::Double,

@@ -3,6 +3,8 @@
 //! Most topics ask for nothing that the header does not tell, and store the bytes as they come. Only a topic that
 //! is compacted, compresses by itself or bounds how old records may be has its batches looked into.
 
+use std::cell::Cell;
+
 use bytes::Bytes;
 use kafka::error::ErrorCode;
 use kafka::record::check::{self, Rules};
@@ -12,6 +14,8 @@ use crate::topic::config::Settings;
 
 /// Most bytes that a batch may inflate to when it must be looked into.
 pub(crate) const INFLATED_MAX: usize = 128 << 20;
+/// Most bytes that all batches of a request may inflate to that must be looked into.
+pub(crate) const INFLATED_REQUEST_MAX: usize = 1 << 30;
 
 /// Why a batch is not taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,10 +52,13 @@ pub(crate) fn code_of(error: &Error) -> ErrorCode {
 
 /// Holds a batch, whose header and checksum are fine, against a topic's settings at `now` (ms since 1970).
 /// Returns it in another form if the topic wants one; `None` stores the bytes as they are.
+///
+/// What it inflates to is taken off `inflated_left`, what all batches of the request may yet.
 pub(crate) fn examine(
     settings: &Settings,
     batch: &Batch<'_>,
     now: i64,
+    inflated_left: &Cell<usize>,
 ) -> Result<Option<Bytes>, Unfit> {
     let timed = !settings.append_time && batch.timestamp_type() == TimestampType::CreateTime;
     let before = settings.timestamp_before_max_ms;
@@ -69,7 +76,12 @@ pub(crate) fn examine(
     if !settings.compact && target.is_none() && earliest == i64::MIN && !late {
         return Ok(None);
     }
-    let records = Records::read(batch, INFLATED_MAX)?;
+    let max = INFLATED_MAX.min(inflated_left.get());
+    let records = Records::read(batch, max);
+    // What cannot be inflated may have cost as much as what can.
+    let cost = records.as_ref().map_or(max, Records::size);
+    inflated_left.set(inflated_left.get() - cost);
+    let records = records?;
     let rules = Rules {
         keyed: settings.compact,
         timestamps: earliest..=latest,
@@ -155,7 +167,8 @@ mod tests {
     #[track_caller]
     fn check(own: &[(&str, &str)], bytes: &Bytes) -> Result<Option<Bytes>, Unfit> {
         let (batch, _) = Batch::split_first(bytes).expect("whole");
-        examine(&settings(own), &batch, NOW)
+        let left = Cell::new(INFLATED_REQUEST_MAX);
+        examine(&settings(own), &batch, NOW, &left)
     }
 
     #[test]
@@ -231,6 +244,23 @@ mod tests {
             &[(None, NOW - 1000), (None, NO_TIMESTAMP)],
         );
         assert_eq!(check(&own, &fine), Ok(None));
+    }
+
+    #[test]
+    fn all_bombs_of_a_request_share_one_bound() {
+        let zeros = "0".repeat(1 << 20);
+        let bytes = batch(Compression::Zstd, &[(Some(&zeros), NOW)]);
+        let (bomb, _) = Batch::split_first(&bytes).expect("whole");
+        let own = settings(&[("cleanup.policy", "compact")]);
+        let left = Cell::new(3 << 20);
+        let taken = |left| examine(&own, &bomb, NOW, left).map_err(|unfit| unfit.code);
+        assert_eq!(taken(&left), Ok(None));
+        assert_eq!(taken(&left), Ok(None));
+        assert_eq!(taken(&left), Err(ErrorCode::InvalidRecord));
+        assert_eq!(left.get(), 0);
+        assert_eq!(taken(&left), Err(ErrorCode::InvalidRecord));
+        // One that need not be looked into is no matter.
+        assert_eq!(examine(&settings(&[]), &bomb, NOW, &left), Ok(None));
     }
 
     #[test]

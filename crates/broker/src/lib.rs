@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::io;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -38,6 +39,8 @@ mod ensure;
 mod export;
 mod files;
 mod group;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod hostile;
 mod intake;
 mod ledger;
 mod listener;
@@ -47,6 +50,7 @@ mod partition;
 mod partitioner;
 pub mod produce;
 mod quota;
+mod said;
 mod share;
 mod tally;
 mod topic;
@@ -136,6 +140,11 @@ pub struct Options {
     /// How long an empty group that is joined waits for more members. Kafka's default is 3 s; ours
     /// is 0, because a first assignment without delay is worth more on one machine than a rebalance.
     pub group_initial_rebalance_delay: Duration,
+    /// The shortest and the longest session of a member of a classic group (`group.min.session.timeout.ms`,
+    /// `group.max.session.timeout.ms`).
+    pub group_session_timeout_ms: RangeInclusive<i32>,
+    /// Most members of a classic group (`group.max.size`).
+    pub group_members_max: usize,
     /// How long offsets are kept that nobody uses (`offsets.retention.minutes`).
     pub offsets_retention: Duration,
     /// The longest that a transaction may be open (`transaction.max.timeout.ms`).
@@ -165,6 +174,8 @@ impl Options {
             partitions_default: 1,
             topic_defaults: BTreeMap::new(),
             group_initial_rebalance_delay: Duration::ZERO,
+            group_session_timeout_ms: 6_000..=1_800_000,
+            group_members_max: 10_000,
             offsets_retention: Duration::from_hours(7 * 24),
             transaction_timeout_max: Duration::from_mins(15),
             transactional_id_expiration: Duration::from_hours(7 * 24),
@@ -401,7 +412,9 @@ fn open(options: Options) -> Result<Opened, OpenError> {
     let rules = Rules {
         initial_delay_ms: i64::try_from(options.group_initial_rebalance_delay.as_millis())
             .unwrap_or(i64::MAX),
-        ..Rules::default()
+        session_timeout_min_ms: *options.group_session_timeout_ms.start(),
+        session_timeout_max_ms: *options.group_session_timeout_ms.end(),
+        members_max: options.group_members_max,
     };
     let retention_ms = i64::try_from(options.offsets_retention.as_millis()).unwrap_or(i64::MAX);
     let writer = Arc::new(writer);

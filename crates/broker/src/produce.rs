@@ -1,5 +1,6 @@
 //! Records from the house itself: HTTP's way into topics.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -169,7 +170,8 @@ fn examined(
         why,
     };
     let (batch, _) = Batch::split_first(bytes).map_err(|error| invalid(error.to_string()))?;
-    intake::examine(settings, &batch, clock::now_ms()).map_err(|unfit| {
+    let left = Cell::new(intake::INFLATED_MAX);
+    intake::examine(settings, &batch, clock::now_ms(), &left).map_err(|unfit| {
         let first = unfit.records.into_iter().next();
         invalid(first.map_or(unfit.why, |(_, why)| why))
     })

@@ -10,9 +10,11 @@ pub use listener::{
     SecurityProtocol,
 };
 pub use security::BrokerSecurity;
+pub use settings::BrokerSettings;
 
 mod listener;
 mod security;
+pub(crate) mod settings;
 
 /// Settings of the embedded broker, or the address of a Kafka cluster that takes its place.
 ///
@@ -71,6 +73,10 @@ pub struct Broker {
     #[serde(default = "queued_bytes", with = "crate::units::size")]
     #[schemars(with = "String")]
     pub queued_max_request_bytes: u64,
+
+    /// Settings of the embedded broker under Kafka's own names.
+    #[serde(default, skip_serializing_if = "BrokerSettings::is_empty")]
+    pub settings: Box<BrokerSettings>,
 }
 
 fn yes() -> bool {
@@ -103,6 +109,7 @@ impl Default for Broker {
             default_partitions: one(),
             default_retention: retention(),
             queued_max_request_bytes: queued_bytes(),
+            settings: Box::default(),
         }
     }
 }

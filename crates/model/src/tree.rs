@@ -156,7 +156,20 @@ impl Node {
     /// Follows a dotted path such as `retry_policy.num_retries` or `allow_upgrade[0]` as far as it goes.
     pub(crate) fn deepest(&self, path: &str) -> &Node {
         let mut node = self;
-        for step in path.split(['.', '[']).filter(|step| !step.is_empty()) {
+        let mut rest = path;
+        while !rest.is_empty() {
+            // Some names have dots themselves.
+            if let Some(whole) = node.get(rest) {
+                return whole;
+            }
+            let (step, after) = match rest.find(['.', '[']) {
+                Some(at) => (&rest[..at], &rest[at + 1..]),
+                None => (rest, ""),
+            };
+            rest = after;
+            if step.is_empty() {
+                continue;
+            }
             let next = match step.strip_suffix(']') {
                 Some(index) => index
                     .parse()

@@ -97,7 +97,7 @@ pub(super) async fn start(
     }
     let connections_max = sockets.iter().map(|(.., one)| one.connections_max).sum();
     let retention_ms = settings.default_retention.as_millis().to_string();
-    let broker = Broker::open(broker::Options {
+    let mut opening = broker::Options {
         auto_create: settings.create_topics,
         partitions_default: usize::try_from(settings.default_partitions).unwrap_or(1),
         topic_defaults: BTreeMap::from([("retention.ms".to_owned(), retention_ms)]),
@@ -111,8 +111,9 @@ pub(super) async fn start(
             ..limits.clone()
         },
         ..broker::Options::new(options.place.data.join("kafka"))
-    })
-    .await?;
+    };
+    opening.take(&settings.settings.said())?;
+    let broker = Broker::open(opening).await?;
     let mut listening = Vec::new();
     let mut serve = |socket: TcpListener, listener: Listener| {
         let (broker, stop) = (broker.clone(), stop.clone());

@@ -1,5 +1,6 @@
 //! Produce: records into partitions.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -119,6 +120,7 @@ pub(crate) fn begin(call: &Call, request: ProduceRequest) -> Begun {
         call,
         acks: request.acks,
         transactional_id: request.transactional_id.as_deref(),
+        inflated_left: Cell::new(intake::INFLATED_REQUEST_MAX),
     };
     let topics = request
         .topic_data
@@ -143,6 +145,8 @@ struct Context<'a> {
     call: &'a Call,
     acks: i16,
     transactional_id: Option<&'a str>,
+    /// Bytes that its batches may yet inflate to.
+    inflated_left: Cell<usize>,
 }
 
 impl Context<'_> {
@@ -292,7 +296,7 @@ impl Context<'_> {
             .transactional()
             .then(|| (batch.producer_id(), batch.producer_epoch()));
         let records = batch.record_count();
-        let stored = intake::examine(settings, &batch, clock::now_ms())
+        let stored = intake::examine(settings, &batch, clock::now_ms(), &self.inflated_left)
             .map_err(|unfit| Refused::from(unfit).by_log(log_start))?;
         Ok(Fit {
             batches: stored.unwrap_or(bytes),
@@ -343,6 +347,7 @@ impl Begun {
         }
         let context = Context {
             call,
+            inflated_left: Cell::new(0), // they were looked into before
             acks: -1,
             transactional_id: Some(id),
         };

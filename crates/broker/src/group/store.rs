@@ -196,7 +196,8 @@ pub(crate) fn load(partition: &Partition) -> Result<Loaded, ReadError> {
     Ok(loaded)
 }
 
-fn replay(
+/// Notes what a record of group state says.
+pub(crate) fn replay(
     loaded: &mut Loaded,
     batch: &Batch<'_>,
     record: &Record<'_>,

@@ -102,7 +102,10 @@ pub(crate) fn load(partition: &Partition) -> Result<HashMap<Key, Stored>, ReadEr
 }
 
 /// Returns `None` for records of kinds that are not ours.
-fn read(key: &Bytes, value: Option<&Bytes>) -> Result<Option<(Key, Option<Stored>)>, DecodeError> {
+pub(crate) fn read(
+    key: &Bytes,
+    value: Option<&Bytes>,
+) -> Result<Option<(Key, Option<Stored>)>, DecodeError> {
     if i16::read(&mut Reader::new(key))? != SNAPSHOT_KEY {
         return Ok(None);
     }

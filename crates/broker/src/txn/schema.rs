@@ -73,7 +73,11 @@ pub(crate) fn read(bytes: &Bytes) -> Result<Option<Metadata>, DecodeError> {
         return Ok(None);
     };
     let mut places = BTreeSet::new();
-    for partitions in value.transaction_partitions.unwrap_or_default() {
+    // Where nothing is open there is nothing that it could be open in, whatever a spoiled record says.
+    let open = value
+        .transaction_partitions
+        .filter(|_| state != State::Empty);
+    for partitions in open.unwrap_or_default() {
         let topic: Arc<str> = partitions.topic.into();
         let indexes = partitions.partition_ids.into_iter();
         places.extend(indexes.map(|index| (topic.clone(), index)));
@@ -130,6 +134,16 @@ mod tests {
             assert_eq!(read_key(&key), Ok(Some("mine".to_owned())));
             assert_eq!(read(&value.expect("a value")), Ok(Some(metadata)));
         }
+    }
+
+    #[test]
+    fn where_nothing_is_open_there_are_no_partitions() {
+        let (_, value) = write("mine", &some()).expect("short");
+        let mut value = value.expect("a value").to_vec();
+        // Behind the version: the producer's id and epoch, the timeout, then the state.
+        value[2 + 8 + 2 + 4] = State::Empty.number() as u8;
+        let found = read(&value.into()).expect("reads").expect("a state");
+        assert_eq!((found.state, found.places), (State::Empty, BTreeSet::new()));
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod formats;
 mod groups;
 mod hostile;
 mod kills;
+mod lies;
 mod listeners;
 mod memory;
 mod metrics;

@@ -34,7 +34,7 @@ async fn bounded(bytes: usize) -> (Stage, Metrics) {
     (stage.await, metrics)
 }
 
-fn told(metrics: &Metrics, name: &str) -> usize {
+pub(crate) fn told(metrics: &Metrics, name: &str) -> usize {
     let page = metrics.encode();
     let line = page
         .lines()
@@ -44,7 +44,7 @@ fn told(metrics: &Metrics, name: &str) -> usize {
 }
 
 /// Waits until something is told of the memory.
-async fn until(metrics: &Metrics, name: &str, reached: impl Fn(usize) -> bool) {
+pub(crate) async fn until(metrics: &Metrics, name: &str, reached: impl Fn(usize) -> bool) {
     let waiting = async {
         while !reached(told(metrics, name)) {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -186,7 +186,7 @@ async fn those_who_never_read_leave_room_for_the_others() {
 }
 
 /// Returns what a process has in memory.
-fn resident(process: u32) -> usize {
+pub(crate) fn resident(process: u32) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("it runs");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));

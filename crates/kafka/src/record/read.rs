@@ -37,6 +37,11 @@ impl<'a> Records<'a> {
         &self.body
     }
 
+    /// Returns how many bytes the records take, inflated.
+    pub fn size(&self) -> usize {
+        self.body.len()
+    }
+
     /// Iterates over the records; after an error nothing follows.
     pub fn iter(&self) -> Iter<'_> {
         Iter {

@@ -7,8 +7,10 @@ mod blobs;
 mod cases;
 mod frames;
 mod hostile;
+mod inside;
 mod oracle;
 mod random;
+mod sealed;
 mod tags;
 
 #[expect(dead_code, reason = "the build uses the rest")]

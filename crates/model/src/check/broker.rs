@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::own::PARTITIONS_MAX;
 use crate::Broker;
-use crate::broker::{BrokerListener, BrokerSecurity, ClientAuth};
+use crate::broker::settings::{BOUNDS, Bound};
+use crate::broker::{BrokerListener, BrokerSecurity, BrokerSettings, ClientAuth};
 use crate::read::Finding;
 use crate::target::Target;
 use crate::tls_context::TlsVersion;
@@ -46,6 +47,7 @@ pub(super) fn broker(broker: &Broker, findings: &mut Vec<Finding>) {
         findings.push(finding.hint("write it as `broker.example.com:9092`"));
     }
     memory(broker, findings);
+    settings(&broker.settings, findings);
     listeners(broker, findings);
     users(broker, findings);
     let authorization = broker.authorization.iter();
@@ -131,6 +133,49 @@ fn memory(broker: &Broker, findings: &mut Vec<Finding>) {
                     .hint(format!("write `queued_max_request_bytes: {least}`")),
             );
         }
+    }
+}
+
+fn settings(settings: &BrokerSettings, findings: &mut Vec<Finding>) {
+    let said = settings.said();
+    for (name, bound) in BOUNDS {
+        let Some(value) = said.get(*name) else {
+            continue;
+        };
+        let hint = match bound {
+            Bound::OneOf(choices) if choices.contains(&value.as_str()) => continue,
+            Bound::OneOf(choices) => format!("use one of {}", choices.join(", ")),
+            Bound::Number(from, to) => {
+                // Kafka takes -1 and 1 to 9.
+                let hole = *name == "compression.gzip.level" && value == "0";
+                let number = value.parse::<f64>().unwrap_or(f64::NAN);
+                match (from..=to).contains(&&number) && !hole {
+                    true => continue,
+                    false if to.is_finite() => format!("use {from} to {to}"),
+                    false => format!("use {from} or more"),
+                }
+            }
+        };
+        let what = format!("`{name}` cannot be {value}");
+        findings.push(Finding::error(&format!("settings.{name}"), what).hint(hint));
+    }
+    let lag = settings.log_cleaner_min_compaction_lag_ms.unwrap_or(0);
+    if lag
+        > settings
+            .log_cleaner_max_compaction_lag_ms
+            .unwrap_or(i64::MAX)
+    {
+        let what = "records cannot wait longer than they may before they are compacted";
+        let hint = "lower it, or raise `log.cleaner.max.compaction.lag.ms`";
+        let at = "settings.log.cleaner.min.compaction.lag.ms";
+        findings.push(Finding::error(at, what).hint(hint));
+    }
+    let shortest = settings.group_min_session_timeout_ms.unwrap_or(6_000);
+    if shortest > settings.group_max_session_timeout_ms.unwrap_or(1_800_000) {
+        let what = "the shortest session cannot be longer than the longest";
+        let hint = "lower it, or raise `group.max.session.timeout.ms`";
+        let at = "settings.group.min.session.timeout.ms";
+        findings.push(Finding::error(at, what).hint(hint));
     }
 }
 

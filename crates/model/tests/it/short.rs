@@ -127,6 +127,117 @@ fn a_foreign_cluster_may_have_topics_nobody_told_us_of() {
 }
 
 #[test]
+fn settings_under_kafkas_names_are_held_to_kafkas_bounds() {
+    problems(
+        r#"
+broker:
+  settings:
+    log.segment.bytes: 5
+    log.cleaner.min.cleanable.ratio: 1.5
+    compression.gzip.level: 0
+    compression.type: brotli
+    log.cleaner.min.compaction.lag.ms: 2
+    log.cleaner.max.compaction.lag.ms: 1
+    group.min.session.timeout.ms: 2000000
+"#,
+        expect![[r#"
+            a.yaml:4:24: error: broker.settings.log.segment.bytes: `log.segment.bytes` cannot be 5 (use 1048576 or more)
+            a.yaml:5:38: error: broker.settings.log.cleaner.min.cleanable.ratio: `log.cleaner.min.cleanable.ratio` cannot be 1.5 (use 0 to 1)
+            a.yaml:6:29: error: broker.settings.compression.gzip.level: `compression.gzip.level` cannot be 0 (use -1 to 9)
+            a.yaml:7:23: error: broker.settings.compression.type: `compression.type` cannot be brotli (use one of producer, uncompressed, gzip, snappy, lz4, zstd)
+            a.yaml:8:40: error: broker.settings.log.cleaner.min.compaction.lag.ms: records cannot wait longer than they may before they are compacted (lower it, or raise `log.cleaner.max.compaction.lag.ms`)
+            a.yaml:10:35: error: broker.settings.group.min.session.timeout.ms: the shortest session cannot be longer than the longest (lower it, or raise `group.max.session.timeout.ms`)
+        "#]],
+    );
+    problems(
+        "broker:\n  settings: { log.cleaner.enable: 'off', num.io.threads: 8 }\n",
+        expect![[r#"
+            a.yaml:2:35: error: broker.settings.log.cleaner.enable: expected `true` or `false`, found `off`
+            a.yaml:2:42: error: broker.settings.num.io.threads: unknown field `num.io.threads`
+        "#]],
+    );
+    problems(
+        "broker:\n  settings: { log.segment.bytes: 1048576, log.cleaner.min.cleanable.ratio: 1, compression.type: zstd }\n",
+        expect![""],
+    );
+}
+
+#[test]
+fn what_is_said_of_the_cluster_in_the_brokers_place_is_checked() {
+    problems(
+        r#"
+broker:
+  bootstrap: "kafka-1:9092"
+  security:
+    protocol: SSL
+    certificate: a.crt
+    sasl_mechanism: PLAIN
+    username: u
+    password_env: P
+"#,
+        expect![[r#"
+            a.yaml:5:5: error: broker.security: `certificate` and `key` belong together
+            a.yaml:7:21: error: broker.security.sasl_mechanism: `sasl_mechanism` has no effect with protocol `SSL` (use `SASL_SSL` or `SASL_PLAINTEXT`)
+            a.yaml:8:15: error: broker.security.username: `username` has no effect with protocol `SSL` (use `SASL_SSL` or `SASL_PLAINTEXT`)
+            a.yaml:9:19: error: broker.security.password_env: `password_env` has no effect with protocol `SSL` (use `SASL_SSL` or `SASL_PLAINTEXT`)
+        "#]],
+    );
+    problems(
+        r#"
+broker:
+  bootstrap: "kafka-1:9092"
+  security: { protocol: SASL_PLAINTEXT, ca: ca.crt, password_env: P, password_file: p }
+"#,
+        expect![[r#"
+            a.yaml:4:13: error: broker.security: a user has either `password_file` or `password_env` (a password never stands in the configuration itself)
+            a.yaml:4:13: error: broker.security.username: protocol `SASL_PLAINTEXT` needs `username`
+            a.yaml:4:45: error: broker.security.ca: `ca` has no effect with protocol `SASL_PLAINTEXT` (use `SSL` or `SASL_SSL`)
+        "#]],
+    );
+    problems(
+        "broker:\n  security: { protocol: SASL_SSL, username: u }\n",
+        expect![[r#"
+            a.yaml:2:13: error: broker.security: `security` is for the cluster of `bootstrap`, and there is none (the embedded broker has `listeners` and `users`)
+            a.yaml:2:13: error: broker.security: a user has either `password_file` or `password_env` (a password never stands in the configuration itself)
+        "#]],
+    );
+    problems(
+        "broker:\n  bootstrap: 'kafka-1:9092'\n  security: { protocol: SASL_SSL, username: u, password_env: P, certificate: a, key: b, ca: c }\n",
+        expect![""],
+    );
+}
+
+#[test]
+fn the_memory_for_requests_has_bounds() {
+    problems(
+        "broker: { queued_max_request_bytes: 15MiB }\n",
+        expect![[r#"
+            a.yaml:1:37: error: broker.queued_max_request_bytes: requests cannot have 15MiB of memory (use `16MiB` to `1TiB`)
+        "#]],
+    );
+    problems(
+        "broker: { queued_max_request_bytes: 2TiB }\n",
+        expect![[r#"
+            a.yaml:1:37: error: broker.queued_max_request_bytes: requests cannot have 2TiB of memory (use `16MiB` to `1TiB`)
+        "#]],
+    );
+    problems(
+        r#"
+broker:
+  queued_max_request_bytes: 256MiB
+  listeners:
+  - { name: A, listen: "127.0.0.1:1", socket_request_max_bytes: 129MiB }
+  - { name: B, listen: "127.0.0.1:2", socket_request_max_bytes: 128MiB }
+"#,
+        expect![[r#"
+            a.yaml:5:65: error: broker.listeners[0].socket_request_max_bytes: one request may take half of `queued_max_request_bytes` at most (write `queued_max_request_bytes: 258MiB`)
+        "#]],
+    );
+    // Kafka's default for the largest request is cut to what there is.
+    problems("broker: { queued_max_request_bytes: 16MiB }\n", expect![""]);
+}
+
+#[test]
 fn services_that_wait_for_each_other_are_named() {
     problems(
         "services:\n  a: { run: a, needs: [b] }\n  b: { run: b, needs: [c] }\n  c: { run: c, needs: [a] }\n  d: { run: d, needs: [a] }\n",

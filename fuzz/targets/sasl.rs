@@ -1,0 +1,8 @@
+//! What clients say of who they are, from bytes that a stranger sends.
+
+#![no_main]
+
+use broker::hostile;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: &[u8]| hostile::sasl(input));
