@@ -110,6 +110,7 @@ impl House {
             metrics: metrics.clone(),
             access: AccessLog::off(&metrics),
             limits: Limits::default(),
+            ordered: None,
         })
         .unwrap();
         let handlers: Vec<Arc<dyn Handler>> = config
