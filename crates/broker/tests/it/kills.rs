@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use broker::{Broker, Options};
@@ -31,17 +31,16 @@ async fn the_broker_that_is_killed() {
     broker.serve(listener, CancellationToken::new()).await;
 }
 
-/// Starts a broker in a process of its own and waits until it takes connections.
-pub(crate) async fn start(address: SocketAddr, data: &Path) -> Child {
+/// Starts a broker in a process of its own, which ends with its test, and waits until it takes connections.
+pub(crate) async fn start(address: SocketAddr, data: &Path) -> Process {
     let mut command = Command::new(std::env::current_exe().expect("a path"));
     command
         .args(["--ignored", "--exact", "kills::the_broker_that_is_killed"])
         .env(ADDRESS, address.to_string())
-        .env(DATA, data)
-        .stdout(Stdio::null());
-    let child = command.spawn().expect("starts");
+        .env(DATA, data);
+    let broker = Process::start("broker", command);
     Client::await_at(address).await;
-    child
+    broker
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -69,13 +68,11 @@ async fn records_are_copied_once_whenever_the_broker_is_killed() {
             kills += 1;
             // Another moment of a transaction each time.
             tokio::time::sleep(Duration::from_millis(kills * 7)).await;
-            broker.kill().expect("killed");
-            broker.wait().expect("gone");
+            broker.kill();
             broker = start(address, folder.path()).await;
         }
     };
-    broker.kill().expect("killed");
-    broker.wait().expect("gone");
+    broker.kill();
     assert_eq!(told, r#"{"copied_once": true}"#, "{}", copier.log());
     assert_eq!(kills, KILLS);
     lab::say(&format!(

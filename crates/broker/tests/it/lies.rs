@@ -1,6 +1,5 @@
 //! Clients that lie about lengths, send bombs, hold frames open or leave: an honest one beside them sees no error.
 
-use std::process::Child;
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -183,15 +182,6 @@ fn bomb(codec: Compression, size: usize) -> Bytes {
     builder.build()
 }
 
-/// A process that ends with its test.
-struct Ends(Child);
-
-impl Drop for Ends {
-    fn drop(&mut self) {
-        _ = self.0.kill().and_then(|()| self.0.wait()); // the test has its verdict by then
-    }
-}
-
 const PACKED: [Compression; 4] = [
     Compression::Gzip,
     Compression::Snappy,
@@ -203,7 +193,7 @@ const PACKED: [Compression; 4] = [
 async fn bombs_of_every_codec_cost_a_bounded_time_and_memory() {
     let folder = tempfile::tempdir().expect("a folder");
     let address = testkit::port::stable();
-    let broker = Ends(kills::start(address, folder.path()).await);
+    let broker = kills::start(address, folder.path()).await;
     let mut honest = Client::await_at(address).await;
     honest.create("t", 1, &[]).await;
     let looked_into = [
@@ -217,7 +207,7 @@ async fn bombs_of_every_codec_cost_a_bounded_time_and_memory() {
     ];
     honest.create("g", 1, &packed).await;
     is_served(&mut honest, "t").await;
-    let before = resident(broker.0.id());
+    let before = resident(broker.id());
     // More than one batch may inflate to where it is looked into.
     let mut hostile = Vec::new();
     for codec in PACKED {
@@ -235,7 +225,7 @@ async fn bombs_of_every_codec_cost_a_bounded_time_and_memory() {
     let mut most = 0;
     for _ in 0..20 {
         is_served(&mut honest, "t").await;
-        most = most.max(resident(broker.0.id()));
+        most = most.max(resident(broker.id()));
     }
     for (mut client, id) in hostile {
         let frame = client.frame_within(LIMIT).await.expect("an answer");
@@ -243,7 +233,7 @@ async fn bombs_of_every_codec_cost_a_bounded_time_and_memory() {
         assert_eq!(found, id);
         let code = answer.responses[0].partition_responses[0].error_code;
         assert_eq!(error(code), ErrorCode::InvalidRecord);
-        most = most.max(resident(broker.0.id()));
+        most = most.max(resident(broker.id()));
     }
     is_served(&mut honest, "t").await;
     let grown = most.saturating_sub(before);
