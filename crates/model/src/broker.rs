@@ -10,11 +10,11 @@ pub use listener::{
     SecurityProtocol,
 };
 pub use security::BrokerSecurity;
-pub use settings::BrokerSettings;
+pub use settings::{BOUNDS, Bound, BrokerSettings};
 
 mod listener;
 mod security;
-pub(crate) mod settings;
+mod settings;
 
 /// Settings of the embedded broker, or the address of a Kafka cluster that takes its place.
 ///

@@ -239,7 +239,7 @@ pub struct BrokerSettings {
 
 /// What a setting may be.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Bound {
+pub enum Bound {
     /// A number in this range.
     Number(f64, f64),
     /// One of these texts.
@@ -248,7 +248,7 @@ pub(crate) enum Bound {
 
 /// The bounds of settings that have some; they are Kafka's where nothing else is said.
 #[rustfmt::skip]
-pub(crate) const BOUNDS: &[(&str, Bound)] = &[
+pub const BOUNDS: &[(&str, Bound)] = &[
     ("compression.gzip.level", Bound::Number(-1.0, 9.0)),
     ("compression.type", Bound::OneOf(&["producer", "uncompressed", "gzip", "snappy", "lz4", "zstd"])),
     ("compression.zstd.level", Bound::Number(-131072.0, 22.0)),

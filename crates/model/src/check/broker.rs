@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use super::own::PARTITIONS_MAX;
 use crate::Broker;
-use crate::broker::settings::{BOUNDS, Bound};
-use crate::broker::{BrokerListener, BrokerSecurity, BrokerSettings, ClientAuth};
+use crate::broker::{BOUNDS, Bound, BrokerListener, BrokerSecurity, BrokerSettings, ClientAuth};
 use crate::read::Finding;
 use crate::target::Target;
 use crate::tls_context::TlsVersion;
@@ -46,6 +45,7 @@ pub(super) fn broker(broker: &Broker, findings: &mut Vec<Finding>) {
         let finding = Finding::error("advertised", format!("`{advertised}` is no address"));
         findings.push(finding.hint("write it as `broker.example.com:9092`"));
     }
+    without_embedded(broker, findings);
     memory(broker, findings);
     settings(&broker.settings, findings);
     listeners(broker, findings);
@@ -113,6 +113,28 @@ fn security(security: &BrokerSecurity, findings: &mut Vec<Finding>) {
 const QUEUED_BYTES: std::ops::RangeInclusive<u64> = 16 << 20..=1 << 40;
 /// Kafka's default for the largest request, which is cut to what there is.
 const REQUEST_BYTES_DEFAULT: u64 = 100 << 20;
+
+/// Names what is said of the embedded broker where a cluster takes its place.
+fn without_embedded(broker: &Broker, findings: &mut Vec<Finding>) {
+    if broker.bootstrap.is_none() {
+        return;
+    }
+    for (field, said) in [
+        ("listen", broker.listen.is_some()),
+        ("advertised", broker.advertised.is_some()),
+        ("listeners", !broker.listeners.is_empty()),
+        ("users", !broker.users.is_empty()),
+        ("authorization", broker.authorization.is_some()),
+        ("settings", !broker.settings.is_empty()),
+    ] {
+        if said {
+            let what = format!(
+                "`{field}` has no effect: `bootstrap` has a cluster take the embedded broker's place"
+            );
+            findings.push(Finding::warning(field, what));
+        }
+    }
+}
 
 fn memory(broker: &Broker, findings: &mut Vec<Finding>) {
     let bytes = broker.queued_max_request_bytes;

@@ -208,6 +208,22 @@ broker:
 }
 
 #[test]
+fn what_is_said_of_the_embedded_broker_beside_a_cluster_is_told() {
+    problems(
+        r#"
+broker:
+  bootstrap: "kafka-1:9092"
+  listen: "127.0.0.1:9092"
+  settings: { log.cleaner.enable: false }
+"#,
+        expect![[r#"
+            a.yaml:4:11: warning: broker.listen: `listen` has no effect: `bootstrap` has a cluster take the embedded broker's place
+            a.yaml:5:13: warning: broker.settings: `settings` has no effect: `bootstrap` has a cluster take the embedded broker's place
+        "#]],
+    );
+}
+
+#[test]
 fn the_memory_for_requests_has_bounds() {
     problems(
         "broker: { queued_max_request_bytes: 15MiB }\n",
