@@ -84,15 +84,11 @@ fn millis(value: &str) -> Result<Duration, String> {
 
 #[cfg(test)]
 mod tests {
-    use model::broker::BrokerSettings;
+    use model::broker::{BOUNDS, Bound, BrokerSettings};
 
     use super::*;
     use crate::compatibility;
     use crate::topic::config::Base;
-
-    fn said(settings: &BrokerSettings) -> BTreeMap<String, String> {
-        settings.said()
-    }
 
     fn everything() -> BrokerSettings {
         serde_json::from_value(serde_json::json!({
@@ -118,7 +114,7 @@ mod tests {
 
     #[test]
     fn what_the_configuration_may_say_is_taken_and_told() {
-        let all = said(&everything());
+        let all = everything().said();
         let mut options = Options::new("unused");
         options.take(&all).expect("takes everything");
         let base = Base::new(options.topic_defaults.clone()).expect("fits together");
@@ -139,18 +135,48 @@ mod tests {
 
     #[test]
     fn the_configuration_may_say_all_that_can_be_taken() {
-        let fields = said(&everything());
-        let schema = schemars_names();
-        assert_eq!(fields.keys().cloned().collect::<Vec<_>>(), schema);
+        let fields = everything().said();
+        assert_eq!(fields.keys().cloned().collect::<Vec<_>>(), names());
     }
 
     /// The names that the struct has, from what it says of one that it does not have.
-    fn schemars_names() -> Vec<String> {
+    fn names() -> Vec<String> {
         let refused = serde_json::from_str::<BrokerSettings>(r#"{"no.such": 1}"#);
         let told = refused.expect_err("unknown").to_string();
         let mut names: Vec<String> = told.split('`').skip(3).step_by(2).map(Into::into).collect();
         names.sort();
         names
+    }
+
+    /// A configuration that is good must not keep the broker from its start, nor must one be refused that the broker would take.
+    #[test]
+    fn the_configuration_has_the_bounds_that_topics_have() {
+        let mut held = 0;
+        for (name, bound) in BOUNDS {
+            let mut settings = config::SETTINGS.iter();
+            let Some(setting) = settings.find(|setting| setting.synonym == Some(name)) else {
+                continue;
+            };
+            held += 1;
+            let takes = |value: String| setting.check(&value).is_ok();
+            match bound {
+                Bound::OneOf(choices) => {
+                    for choice in *choices {
+                        assert!(takes((*choice).to_owned()), "{name} {choice}");
+                    }
+                    assert!(!takes("none of them".to_owned()), "{name}");
+                }
+                Bound::Number(from, to) => {
+                    assert!(takes(from.to_string()), "{name} {from}");
+                    assert!(!takes((from - 1.0).to_string()), "{name} below {from}");
+                    if to.is_finite() {
+                        assert!(takes(to.to_string()), "{name} {to}");
+                        assert!(!takes((to + 1.0).to_string()), "{name} above {to}");
+                    }
+                }
+            }
+        }
+        assert!(held > 15, "{held}");
     }
 
     #[test]

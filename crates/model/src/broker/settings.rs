@@ -272,7 +272,6 @@ pub const BOUNDS: &[(&str, Bound)] = &[
     ("log.message.timestamp.after.max.ms", Bound::Number(0.0, f64::INFINITY)),
     ("log.message.timestamp.before.max.ms", Bound::Number(0.0, f64::INFINITY)),
     ("log.message.timestamp.type", Bound::OneOf(&["CreateTime", "LogAppendTime"])),
-    ("log.retention.bytes", Bound::Number(-1.0, f64::INFINITY)),
     ("log.retention.check.interval.ms", Bound::Number(1.0, f64::INFINITY)),
     ("log.roll.jitter.ms", Bound::Number(0.0, f64::INFINITY)),
     ("log.roll.ms", Bound::Number(1.0, f64::INFINITY)),
