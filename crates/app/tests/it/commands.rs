@@ -36,7 +36,12 @@ pub(crate) fn good(arguments: &[&str], input: &str) -> String {
 
 #[track_caller]
 pub(crate) fn bad(arguments: &[&str]) -> String {
-    let output = nuncio(arguments, "");
+    bad_with(arguments, "")
+}
+
+#[track_caller]
+pub(crate) fn bad_with(arguments: &[&str], input: &str) -> String {
+    let output = nuncio(arguments, input);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     format!(
         "{}{}",

@@ -71,6 +71,38 @@ fn our_broker_is_operated() {
 }
 
 #[test]
+fn settings_of_the_broker_come_from_its_configuration() {
+    let ours = Setup::new(env!("CARGO_BIN_EXE_nuncio"))
+        .argument("--role")
+        .argument("broker")
+        .file(
+            "nuncio.yaml",
+            "broker:\n  settings: { log.cleaner.backoff.ms: 1000, message.max.bytes: 2000, compression.type: zstd }\n",
+        )
+        .start();
+    let bootstrap = ours.kafka().to_string();
+    let at = At { bootstrap };
+    let value = |command: &str| at.json(command)[0]["value"].clone();
+    assert_eq!(
+        value("configs describe --broker 1 log.cleaner.backoff.ms"),
+        "1000"
+    );
+    at.ask("topics create t");
+    assert_eq!(
+        value("configs describe --topic t max.message.bytes"),
+        "2000"
+    );
+    assert_eq!(value("configs describe --topic t compression.type"), "zstd");
+    // They are not only told.
+    at.give("produce t", "short\n");
+    let long: String = (0..5_000)
+        .map(|number: u32| number.wrapping_mul(2_654_435_761).to_string())
+        .collect();
+    let told = commands::bad_with(&at.words("produce t"), &format!("{long}\n"));
+    assert!(told.contains("MESSAGE_TOO_LARGE"), "{told}");
+}
+
+#[test]
 fn an_apache_kafka_is_operated() {
     let Some(apache) = lab::or_skip(Apache::start(APACHE_HEAP_MB)) else {
         return;
