@@ -19,6 +19,7 @@ use crate::format::Asked;
 use crate::listener::Connection;
 use crate::listener::watch::Handed;
 use crate::policy::forward::X_REQUEST_ID;
+use crate::policy::grpc::Dialect;
 use crate::policy::lines::{Lines, Pending};
 use crate::policy::memory::Memory;
 use crate::refusal::{Cut, Refusal, Told};
@@ -39,6 +40,8 @@ pub(crate) struct Ticket {
     pub(crate) head_only: bool,
     /// The gate has stopped reading behind such a head until somebody decides.
     pub(crate) undecided: bool,
+    /// Which kind of gRPC the client speaks.
+    pub(crate) dialect: Dialect,
     pub(crate) route: Option<Arc<Route>>,
     status: Option<StatusCode>,
     /// Why the gateway answered by itself, or the answer broke off.
@@ -79,6 +82,7 @@ impl Ticket {
             undecided: request.version() == Version::HTTP_11
                 && request.headers().contains_key(header::UPGRADE)
                 && request.body().is_end_stream(),
+            dialect: Dialect::of(request, front.settings.grpc),
             route: None,
             status: None,
             told: None,

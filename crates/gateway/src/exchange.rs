@@ -27,6 +27,7 @@ use crate::format::Asked;
 use crate::listener::Connection;
 use crate::listener::watch::Decision;
 use crate::policy::client_cert::ClientCert;
+use crate::policy::grpc::{self, Dialect};
 use crate::policy::memory::Before;
 use crate::policy::{address, compress, cors, forward};
 use crate::refusal::{Flaw, REASON, Refusal};
@@ -57,6 +58,12 @@ pub(crate) async fn exchange(
         }
         Ok(Next::Handle(answering)) => answering.await,
         Err(refusal) => Err(*refusal),
+    };
+    let answer = match answer {
+        Ok(response) if ticket.dialect == Dialect::Bridged => {
+            Box::pin(grpc::bridge::whole(response)).await
+        }
+        answer => answer,
     };
     finish(&connection, &front, answer, ticket)
 }
@@ -101,6 +108,9 @@ fn finish(
         Err(refusal) => refused(refusal, &mut ticket),
     };
     let mut response = back::through_policies(connection, front, response, &mut ticket);
+    if let Dialect::Web { text } = ticket.dialect {
+        response = grpc::web::response(text, response);
+    }
     if ticket.undecided && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         connection.watch.decide(Decision::Plain);
     }
@@ -261,6 +271,7 @@ fn main_road(
         Some(limits) => compress::decode::apply(limits, headers, body),
         None => body,
     };
+    let body = ticket.dialect.translate(headers, body);
 
     // Who answers it.
     let facts = Before {
@@ -350,6 +361,9 @@ fn main_road(
         }
         Backend::Fixed(fixed) => {
             if let Some(refusal) = fixed.refusal {
+                if ticket.dialect != Dialect::Other {
+                    return Err(refusal);
+                }
                 ticket.refused(refusal);
             }
             let mut response = Response::new(ResponseBody::full(fixed.body.clone()));
@@ -391,7 +405,7 @@ fn preflight(
 
 fn refused(refusal: Refusal, ticket: &mut Ticket) -> Response<ResponseBody> {
     ticket.refused(refusal);
-    let mut response = refusal.answer();
+    let mut response = ticket.dialect.refusal(refusal);
     if refusal.closes() {
         response
             .headers_mut()

@@ -4,9 +4,10 @@
 //! 2. `cors`: browsers that only ask what they may ask are answered, before anybody asks them who they are.
 //! 3. `forward`: hop-by-hop headers go, what the client cannot be trusted with goes, and what the gateway knows
 //!    (addresses, ids, the trace) comes, so that nothing after it can be fooled.
-//! 4. `headers`: the route's own header changes, which may override all of that on purpose.
+//! 4. `grpc`: what gRPC-Web and gRPC over HTTP/1.1 bring becomes gRPC.
+//! 5. `headers`: the route's own header changes, which may override all of that on purpose.
 //!
-//! The answer comes back through `errors` (another body), `headers`, `cors` and `compress`; `memory` keeps what they need of the
+//! The answer comes back through `errors` (another body), `headers`, `cors`, `compress` and `grpc`; `memory` keeps what they need of the
 //! request until then.
 
 pub(crate) mod address;
@@ -15,6 +16,7 @@ pub(crate) mod compress;
 pub(crate) mod cors;
 pub(crate) mod errors;
 pub(crate) mod forward;
+pub(crate) mod grpc;
 pub(crate) mod guards;
 pub(crate) mod headers;
 pub(crate) mod lines;

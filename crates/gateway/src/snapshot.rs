@@ -31,6 +31,7 @@ use crate::policy::client_cert::ClientCert;
 use crate::policy::compress::{self, Compression};
 use crate::policy::cors::Cors;
 use crate::policy::errors::Overrides;
+use crate::policy::grpc::Translated;
 use crate::policy::guards::Guards;
 use crate::policy::headers::HeaderChanges;
 use crate::policy::lines::Lines;
@@ -96,6 +97,8 @@ pub(crate) struct Settings {
     /// Bodies of requests are unpacked within these limits.
     pub(crate) unpacked: Option<compress::decode::Limits>,
     pub(crate) probes: Probes,
+    /// What is done for clients of gRPC that see no trailers.
+    pub(crate) grpc: Translated,
     /// Header names go out as `Like-This` over HTTP/1.1.
     pub(crate) proper_case: bool,
     /// Largest request body, where bodies are read whole before they go on.
@@ -349,6 +352,10 @@ impl Settings {
                 .as_ref()
                 .map(compress::decode::Limits::of),
             probes: Probes::of(module),
+            grpc: Translated {
+                web: module.enable_grpc_web,
+                bridge: module.enable_grpc_http11_bridge,
+            },
             proper_case: module.proper_case,
             buffer: module
                 .buffer

@@ -174,10 +174,11 @@ pub struct Module {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lua_scripts: Option<String>,
 
-    /// Whether gRPC-Web is translated.
+    /// Whether gRPC-Web, binary and base64, is translated to gRPC for services. The Mapping says `grpc: true`.
     pub enable_grpc_web: bool,
 
-    /// Whether gRPC over HTTP/1.1 is translated.
+    /// Whether clients who speak gRPC over HTTP/1.1 get `grpc-status` and `grpc-message` as headers, and 503 for a call that failed. Their answers
+    /// are read whole, up to 1 MiB.
     pub enable_grpc_http11_bridge: bool,
 
     /// Counts of gRPC calls by service and method.

@@ -8,13 +8,7 @@ pub fn waiting(kind: Kind) -> &'static [&'static str] {
     match kind {
         Kind::Mapping => &[],
         Kind::Host => &["previewUrl"],
-        Kind::Module => &[
-            "diagnostics.allow_non_local",
-            "enable_grpc_http11_bridge",
-            "enable_grpc_web",
-            "grpc_stats",
-            "lua_scripts",
-        ],
+        Kind::Module => &["diagnostics.allow_non_local", "grpc_stats", "lua_scripts"],
         _ => &[],
     }
 }

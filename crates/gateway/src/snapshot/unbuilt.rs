@@ -7,8 +7,6 @@ use model::{Listener, Module};
 pub(super) fn module(said: &Module) -> Vec<&'static str> {
     collect([
         (said.lua_scripts.is_some(), "lua_scripts"),
-        (said.enable_grpc_web, "enable_grpc_web"),
-        (said.enable_grpc_http11_bridge, "enable_grpc_http11_bridge"),
         (said.grpc_stats.is_some(), "grpc_stats"),
     ])
 }

@@ -5,6 +5,7 @@ mod basics;
 mod edge;
 mod failures;
 mod framing;
+mod grpc;
 mod health;
 mod http2;
 mod interim;

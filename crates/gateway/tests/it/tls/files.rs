@@ -58,6 +58,15 @@ fn a_file_that_comes_late_is_taken_into_use() {
     let refused = rig.ask("GET / HTTP/1.1\nhost: a", "");
     assert_eq!(refused.status, 503);
     assert_eq!(refused.header("x-nuncio-reason"), ["unserved"]);
+    let refused = rig.ask(
+        "POST / HTTP/1.1\nhost: a\ncontent-type: application/grpc",
+        "",
+    );
+    assert_eq!(
+        (refused.status, refused.header("grpc-status")),
+        (200, vec!["14"])
+    );
+    assert_eq!(refused.header("x-nuncio-reason"), ["unserved"]);
 
     // One is there and is no certificate, the other one is missing.
     put(folder.path(), "ca", "nonsense");
