@@ -17,7 +17,7 @@ use kafka::frame::FrameError;
 use kit::memory::{Memory, Share};
 use tls::accept;
 use tls::server::Terminator;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
@@ -29,6 +29,7 @@ use crate::core::Core;
 use crate::dispatch::{self, Answer, Client, Failure};
 use crate::listener::Serving;
 use crate::share::sessions::Connection;
+use crate::straight::{self, Sink};
 use crate::tally::Tally;
 
 use input::{Input, PATIENCE, PATIENCE_FAVOURED, PROGRESS_MIN};
@@ -207,7 +208,7 @@ fn named(terminator: &Terminator, address: &str) -> Option<String> {
 pub(crate) async fn serve_apart<R, W>(client: Client, reader: R, writer: W) -> bool
 where
     R: AsyncRead + Unpin,
-    W: AsyncWrite + Unpin,
+    W: Sink,
 {
     converse(client, reader, writer).await.is_ok()
 }
@@ -216,7 +217,7 @@ where
 async fn converse<R, W>(client: Client, reader: R, mut writer: W) -> Result<(), End>
 where
     R: AsyncRead + Unpin,
-    W: AsyncWrite + Unpin,
+    W: Sink,
 {
     let result = Box::pin(talk(client, reader, &mut writer)).await;
     // A client that has left or does not read need not hear it.
@@ -227,7 +228,7 @@ where
 async fn talk<R, W>(mut client: Client, reader: R, writer: &mut W) -> Result<(), End>
 where
     R: AsyncRead + Unpin,
-    W: AsyncWrite + Unpin,
+    W: Sink,
 {
     let core = client.core.clone();
     let listener = &client.serving.clone().listener;
@@ -259,7 +260,7 @@ async fn exchange<R, W>(
 ) -> Result<(), End>
 where
     R: AsyncRead + Unpin,
-    W: AsyncWrite + Unpin,
+    W: Sink,
 {
     let listener = &client.serving.listener;
     let stop = &client.stop;
@@ -381,18 +382,34 @@ fn leave(pending: VecDeque<Request>) {
     });
 }
 
-async fn send<W: AsyncWrite + Unpin>(
-    writer: &mut W,
-    memory: Option<&Memory>,
-    answer: Answer,
-) -> Result<(), End> {
+async fn send<W: Sink>(writer: &mut W, memory: Option<&Memory>, answer: Answer) -> Result<(), End> {
     let mut pace = Pace::new(answer.memory.as_ref());
     let mut pieces: VecDeque<Bytes> = answer.pieces.into();
     pieces.retain(|piece| !piece.is_empty());
-    while !pieces.is_empty() {
+    let straight = |piece: &Bytes| match answer.straight.is_empty() {
+        true => None,
+        false => answer.straight.get(straight::number(piece)?),
+    };
+    while let Some(first) = pieces.front() {
+        if let Some(stretch) = straight(first) {
+            let mut sent = 0;
+            while sent < stretch.len {
+                let sending = straight::send(writer, stretch, sent);
+                let Ok(more) = time::timeout_at(pace.until, sending).await else {
+                    pace.check(memory.is_some_and(Memory::is_short))?;
+                    continue;
+                };
+                let more = more?;
+                pace.moved += more;
+                sent += more;
+            }
+            pieces.pop_front();
+            continue;
+        }
         let slices: Vec<io::IoSlice<'_>> = pieces
             .iter()
             .take(PIECES_MAX)
+            .take_while(|piece| straight(piece).is_none())
             .map(|piece| io::IoSlice::new(piece))
             .collect();
         let writing = time::timeout_at(pace.until, writer.write_vectored(&slices));

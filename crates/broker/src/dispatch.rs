@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use journal::Stretch;
 use kafka::error::ErrorCode;
 use kafka::frame::{self, FrameError, RequestHeader};
 use kafka::messages::{ApiKey, Message as _, Request};
@@ -90,6 +91,8 @@ impl Call {
 pub(crate) struct Answer {
     /// Empty when the client wants none.
     pub pieces: Vec<Bytes>,
+    /// What goes from files into the gaps between them.
+    pub straight: Vec<Stretch>,
     /// How long its client is not listened to afterwards.
     pub mute: Option<Duration>,
     /// What it takes of the memory until it is sent, beyond what is small.
@@ -353,7 +356,7 @@ fn encode<R: Request>(call: &Call, mut response: R::Response) -> Result<Answer, 
     Ok(Answer {
         pieces,
         mute: pause(wait),
-        memory: None,
+        ..Answer::default()
     })
 }
 
@@ -440,9 +443,13 @@ async fn route(key: ApiKey, call: &Call, frame: Bytes, at: usize) -> Result<Answ
         ApiKey::Fetch => {
             let request = decode(call, &frame, at)?;
             drop(frame);
-            let (response, memory) = api::fetch::handle(call, request).await;
-            let answer = encode::<kafka::messages::fetch::FetchRequest>(call, response)?;
-            Ok(Answer { memory, ..answer })
+            let fetched = api::fetch::handle(call, request).await;
+            let answer = encode::<kafka::messages::fetch::FetchRequest>(call, fetched.response)?;
+            Ok(Answer {
+                straight: fetched.straight,
+                memory: fetched.memory,
+                ..answer
+            })
         }
         ApiKey::ShareFetch => {
             use kafka::messages::share_fetch::ShareFetchRequest;

@@ -52,6 +52,7 @@ pub mod produce;
 mod quota;
 mod said;
 mod share;
+mod straight;
 mod tally;
 mod topic;
 mod txn;

@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 use journal::clean::Cleaning;
 use journal::producer::{Origin, Producer, Refusal};
 use journal::{
-    Aborted, AppendError, Appended, Compaction, Config, CutError, Found, Log, OpenError, ReadError,
-    Reader, Retention, Slice,
+    Aborted, AppendError, Appended, Compaction, Config, CutError, Found, Held, Log, OpenError,
+    ReadError, Reader, Retention, Slice,
 };
 use kafka::record::TimestampType;
 use parking_lot::Mutex;
@@ -320,6 +320,17 @@ impl Partition {
         up_to: i64,
     ) -> Result<Slice, ReadError> {
         self.reader.read(offset, bytes_max, min_one, up_to)
+    }
+
+    /// As [`Self::read_up_to`], for who can send records right from their file.
+    pub(crate) fn hold_up_to(
+        &self,
+        offset: i64,
+        bytes_max: usize,
+        min_one: bool,
+        up_to: i64,
+    ) -> Result<Held, ReadError> {
+        self.reader.hold(offset, bytes_max, min_one, up_to)
     }
 
     /// Returns the aborted transactions with records in `from..up_to`.

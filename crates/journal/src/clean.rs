@@ -16,9 +16,9 @@ use std::sync::Arc;
 
 use crate::checkpoint::Fence;
 use crate::config::{Compaction, Config};
-use crate::reader::Shared;
 use crate::scan::Damage;
 use crate::segment::Segment;
+use crate::shared::Shared;
 
 mod filter;
 mod keys;

@@ -1,7 +1,8 @@
 //! The few things we ask of a file system: whole writes at a place, whole reads, atomic replacement.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -53,6 +54,24 @@ pub(crate) fn read_at(
     }
     buffer.truncate(start + len);
     Ok(())
+}
+
+/// Waits until a range of a file is in memory, as far as the kernel says, so that who sends it does not wait for the disk.
+pub(crate) fn fill_cache(file: &File, position: u64, len: usize) -> io::Result<()> {
+    let Some(last) = (position + len as u64).checked_sub(1) else {
+        return Ok(());
+    };
+    let mut byte = [0];
+    let mut buffer = [IoSliceMut::new(&mut byte)];
+    let flags = rustix::io::ReadWriteFlags::NOWAIT;
+    match rustix::io::preadv2(file, &mut buffer, last, flags) {
+        Err(rustix::io::Errno::AGAIN) => {}
+        // It is there, or nobody can tell.
+        _ => return Ok(()),
+    }
+    let all = NonZeroU64::new(len as u64);
+    rustix::fs::fadvise(file, position, all, rustix::fs::Advice::WillNeed)?;
+    read_at(file, &mut Vec::new(), last, 1)
 }
 
 /// Replaces the file at `path` so that it holds either the old bytes or the new, whatever happens.

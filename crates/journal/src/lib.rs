@@ -34,6 +34,7 @@ mod reader;
 mod recover;
 mod scan;
 mod segment;
+mod shared;
 #[cfg(test)]
 mod sim;
 
@@ -41,5 +42,5 @@ pub use aborted::Aborted;
 pub use config::{Compaction, Config, Levels, Retention};
 pub use log::{AppendError, Appended, CutError, Flush, Log, OpenError, sweep};
 pub use metadata::topic_id;
-pub use reader::{Found, ReadError, Reader, Slice};
+pub use reader::{Found, Held, ReadError, Reader, Slice, Stretch};
 pub use recover::Report;

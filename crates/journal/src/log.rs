@@ -16,9 +16,10 @@ use crate::config::Config;
 use crate::disk;
 use crate::metadata;
 use crate::producer::{self, EndOfTransaction, Kept, Origin, Producers, Verdict};
-use crate::reader::{Reader, Shared, State};
+use crate::reader::Reader;
 use crate::recover::{self, Loaded, Report};
 use crate::segment::Segment;
+use crate::shared::{Shared, State};
 
 mod clean;
 mod flush;

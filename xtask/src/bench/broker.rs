@@ -2,10 +2,13 @@
 
 mod clients;
 mod grid;
+mod groups;
 mod limits;
 mod many;
 mod sides;
+mod steady;
 mod table;
+mod traffic;
 mod wire;
 
 use std::path::{Path, PathBuf};
@@ -57,6 +60,14 @@ enum Row {
     Start,
     /// Produce and consume: sizes of records, numbers of partitions, durability
     Grid,
+    /// End-to-end latency at 10, 50 and 90 % of what each can hold
+    Latency,
+    /// Traffic beside 1,000 idle and 1,000 slow consumers
+    Crowds,
+    /// Old records from the disk beside traffic
+    CatchUp,
+    /// 10,000 consumer groups (1,000 with --quick)
+    Groups,
     /// Other loaders: Apache Kafka's own, librdkafka's own, and librdkafka under Python
     Clients,
     /// 10,000 partitions (1,000 with --quick): a start after a clean stop, and what a record costs
@@ -64,7 +75,17 @@ enum Row {
 }
 
 /// All, in the order in which they run.
-const ROWS: &[Row] = &[Row::Limits, Row::Start, Row::Grid, Row::Clients, Row::Many];
+const ROWS: &[Row] = &[
+    Row::Limits,
+    Row::Start,
+    Row::Grid,
+    Row::Latency,
+    Row::Crowds,
+    Row::CatchUp,
+    Row::Groups,
+    Row::Clients,
+    Row::Many,
+];
 
 /// What the rows share.
 struct Bench {
@@ -106,6 +127,10 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
             Row::Limits => limits::run(&mut bench.table, bench.time),
             Row::Start => bench.start(),
             Row::Grid => bench.warm().and_then(|()| grid::run(&mut bench)),
+            Row::Latency => bench.warm().and_then(|()| steady::latency(&mut bench)),
+            Row::Crowds => bench.warm().and_then(|()| steady::crowds(&mut bench)),
+            Row::CatchUp => bench.warm().and_then(|()| steady::catch_up(&mut bench)),
+            Row::Groups => bench.warm().and_then(|()| groups::run(&mut bench)),
             Row::Clients => bench.warm().and_then(|()| clients::run(&mut bench)),
             Row::Many => many::run(&mut bench),
         };

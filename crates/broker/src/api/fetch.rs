@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use journal::ReadError;
+use bytes::Bytes;
+use journal::{Held, ReadError, Stretch};
 use kafka::error::ErrorCode;
 use kafka::messages::fetch::{
     AbortedTransaction, EpochEndOffset, FetchPartition, FetchRequest, FetchResponse,
@@ -20,6 +21,7 @@ use super::offsets::check_epoch;
 use crate::access::rules::Operation;
 use crate::dispatch::Call;
 use crate::partition::{Isolation, Partition};
+use crate::straight::{self, STRETCH_MAX, STRETCHES_MAX};
 use crate::topic::Topic;
 
 pub(crate) mod session;
@@ -33,30 +35,90 @@ const BYTES_READ_AT_ONCE: usize = 256 << 10;
 /// Memory with which something is read, if there is more to be read.
 const BYTES_AT_LEAST: usize = 64 << 10;
 
-type Memory = Option<Share>;
+/// What was fetched.
+#[derive(Default)]
+pub(crate) struct Fetched {
+    pub response: FetchResponse,
+    /// What goes right from files into the gaps that the answer has.
+    pub straight: Vec<Stretch>,
+    /// The memory that the records take until they are sent.
+    pub memory: Option<Share>,
+    /// Something is wrong, so that waiting is no use.
+    failed: bool,
+    /// There is more than what was taken.
+    cut: bool,
+}
 
-/// Answers with the memory that the records take until they are sent.
-pub(crate) async fn handle(call: &Call, mut request: FetchRequest) -> (FetchResponse, Memory) {
+impl Fetched {
+    fn refused(code: ErrorCode) -> Self {
+        let response = FetchResponse {
+            error_code: code.code(),
+            ..FetchResponse::default()
+        };
+        Self {
+            response,
+            failed: true,
+            ..Self::default()
+        }
+    }
+
+    /// Takes what stays in its file; returns what stands for it, and where to read on.
+    fn hold(&mut self, stretch: Stretch) -> (Bytes, i64) {
+        let gap = straight::gap(self.straight.len(), stretch.len);
+        let next = stretch.next_offset;
+        self.cut |= stretch.cut;
+        self.straight.push(stretch);
+        (gap, next)
+    }
+
+    fn records(&self) -> impl Iterator<Item = &Bytes> {
+        let topics = self.response.responses.iter();
+        let partitions = topics.flat_map(|topic| &topic.partitions);
+        partitions.filter_map(|one| one.records.as_ref())
+    }
+
+    /// Returns whether the answer need not wait for more.
+    fn suffices(&self, bytes_min: usize) -> bool {
+        self.failed || self.cut || self.bytes() >= bytes_min
+    }
+
+    fn bytes(&self) -> usize {
+        self.records().map(Bytes::len).sum()
+    }
+
+    /// Returns how much of it is in our memory.
+    fn bytes_held(&self) -> usize {
+        let straight: usize = self.straight.iter().map(|stretch| stretch.len).sum();
+        self.bytes().saturating_sub(straight)
+    }
+
+    fn record_count(&self, records: &Bytes) -> i32 {
+        match straight::number(records).and_then(|number| self.straight.get(number)) {
+            Some(stretch) => i32::try_from(stretch.records).unwrap_or(i32::MAX),
+            None => batches(records)
+                .flatten()
+                .map(|batch| batch.record_count())
+                .sum(),
+        }
+    }
+}
+
+/// Answers once there is enough, or the client need not wait any longer.
+pub(crate) async fn handle(call: &Call, mut request: FetchRequest) -> Fetched {
     let sessions = &call.core().sessions;
     let context = match sessions.begin(call.version, &mut request) {
         Ok(context) => context,
-        Err(code) => {
-            let refused = FetchResponse {
-                error_code: code.code(),
-                ..FetchResponse::default()
-            };
-            return (refused, None);
-        }
+        Err(code) => return Fetched::refused(code),
     };
     let wait = u64::try_from(request.max_wait_ms).unwrap_or(0);
     let deadline = Instant::now() + Duration::from_millis(wait).min(WAIT_MAX);
     let bytes_min = usize::try_from(request.min_bytes).unwrap_or(0);
     let asked = Arc::new(Asked::new(call, request));
 
-    let (mut response, memory) = wait_for(call, &asked, wait, deadline, bytes_min).await;
-    asked.count(&response);
-    sessions.finish(context, &mut response);
-    (response, memory)
+    let mut fetched = wait_for(call, &asked, wait, deadline, bytes_min).await;
+    asked.count(&fetched);
+    sessions.finish(context, &mut fetched.response);
+    fetched
 }
 
 async fn wait_for(
@@ -65,37 +127,26 @@ async fn wait_for(
     wait: u64,
     deadline: Instant,
     bytes_min: usize,
-) -> (FetchResponse, Memory) {
-    let (response, memory, done) = asked.read(call).await;
-    if done || asked.is_empty() || response_bytes(&response) >= bytes_min || wait == 0 {
-        return (response, memory);
+) -> Fetched {
+    let fetched = asked.read(call).await;
+    if asked.is_empty() || fetched.suffices(bytes_min) || wait == 0 {
+        return fetched;
     }
-    drop((response, memory));
+    drop(fetched);
     let more = Arc::new(Notify::new());
     loop {
         asked.wait(&more);
-        let (response, memory, done) = asked.read(call).await;
-        if done || response_bytes(&response) >= bytes_min || Instant::now() >= deadline {
-            return (response, memory);
+        let fetched = asked.read(call).await;
+        if fetched.suffices(bytes_min) || Instant::now() >= deadline {
+            return fetched;
         }
-        drop((response, memory));
+        drop(fetched);
         tokio::select! {
             () = more.notified() => (),
-            () = call.client.stop.cancelled() => return asked.read_now(call).await,
-            () = time::sleep_until(deadline) => return asked.read_now(call).await,
+            () = call.client.stop.cancelled() => return asked.read(call).await,
+            () = time::sleep_until(deadline) => return asked.read(call).await,
         }
     }
-}
-
-fn response_bytes(response: &FetchResponse) -> usize {
-    let partitions = response
-        .responses
-        .iter()
-        .flat_map(|topic| &topic.partitions);
-    partitions
-        .filter_map(|one| one.records.as_ref())
-        .map(|records| records.len())
-        .sum()
 }
 
 /// What is asked for, with everything looked up once.
@@ -103,6 +154,8 @@ struct Asked {
     topics: Vec<AskedTopic>,
     bytes_max: usize,
     isolation: Isolation,
+    /// Records may go right from files to the socket.
+    straight: bool,
 }
 
 struct AskedTopic {
@@ -157,6 +210,7 @@ impl Asked {
         Self {
             isolation: Isolation::from_number(request.isolation_level),
             topics: topics.collect(),
+            straight: call.client.serving.listener.tls.is_none(),
             bytes_max: usize::try_from(request.max_bytes)
                 .unwrap_or(0)
                 .min(core.limits.fetch_bytes_max),
@@ -191,14 +245,8 @@ impl Asked {
         expected.min(self.bytes_max)
     }
 
-    async fn read_now(self: &Arc<Self>, call: &Call) -> (FetchResponse, Memory) {
-        let (response, memory, _) = self.read(call).await;
-        (response, memory)
-    }
-
-    /// Reads once, within the memory for fetches; the flag says that something is wrong, so that
-    /// waiting is no use.
-    async fn read(self: &Arc<Self>, call: &Call) -> (FetchResponse, Memory, bool) {
+    /// Reads once, within the memory for requests and answers.
+    async fn read(self: &Arc<Self>, call: &Call) -> Fetched {
         let memory = &call.core().memory;
         let mut share = memory.share();
         let mut most = self.expected();
@@ -208,21 +256,21 @@ impl Asked {
             if !share.try_grow(least, most) {
                 share.grow(least, Need::Ordinary).await;
             }
-            let (response, failed) = self.read_within(call, share.bytes()).await;
-            let used = response_bytes(&response);
+            let mut fetched = self.read_within(call, share.bytes()).await;
+            let used = fetched.bytes_held();
             if used <= share.bytes() || share.bytes() >= memory.due_max() {
                 // The very first batch is answered whatever its size.
                 share.insist(used);
                 share.shrink(used);
-                let share = (used > 0).then_some(share);
-                return (response, share, failed);
+                fetched.memory = (used > 0).then_some(share);
+                return fetched;
             }
             // The first batch is larger than that, or new: it waits for what this one needs.
             (least, most) = (used.min(memory.due_max()), used);
         }
     }
 
-    async fn read_within(self: &Arc<Self>, call: &Call, bytes_max: usize) -> (FetchResponse, bool) {
+    async fn read_within(self: &Arc<Self>, call: &Call, bytes_max: usize) -> Fetched {
         if bytes_max <= BYTES_READ_AT_ONCE {
             return self.read_all(call, bytes_max);
         }
@@ -230,45 +278,36 @@ impl Asked {
         let reading = spawn_blocking(move || asked.read_all(&caller, bytes_max));
         reading.await.unwrap_or_else(|cause| {
             error!(error = %cause, "could not read");
-            let code = ErrorCode::UnknownServerError.code();
-            let refused = FetchResponse {
-                error_code: code,
-                ..FetchResponse::default()
-            };
-            (refused, true)
+            Fetched::refused(ErrorCode::UnknownServerError)
         })
     }
 
     /// Reads up to `bytes_max`, and the first batch whatever its size.
-    fn read_all(&self, call: &Call, bytes_max: usize) -> (FetchResponse, bool) {
+    fn read_all(&self, call: &Call, bytes_max: usize) -> Fetched {
         let mut left = bytes_max;
-        let mut failed = false;
+        let mut fetched = Fetched::default();
         let mut empty = true;
-        let mut responses = Vec::with_capacity(self.topics.len());
         for topic in &self.topics {
             let mut answer = topic.answer.clone();
             for (asked, found) in &topic.partitions {
+                let into = &mut fetched;
                 let read = match found {
-                    Ok(partition) => self.read_one(call, partition, asked, left, empty),
+                    Ok(partition) => self.read_one(call, partition, asked, left, empty, into),
                     Err(code) => Err(*code),
                 };
                 let data = read.unwrap_or_else(|code| {
-                    failed = true;
+                    fetched.failed = true;
                     refused(asked, code)
                 });
-                failed |= data.diverging_epoch != EpochEndOffset::default();
+                fetched.failed |= data.diverging_epoch != EpochEndOffset::default();
                 let bytes = data.records.as_ref().map_or(0, |records| records.len());
                 left = left.saturating_sub(bytes);
                 empty &= bytes == 0;
                 answer.partitions.push(data);
             }
-            responses.push(answer);
+            fetched.response.responses.push(answer);
         }
-        let response = FetchResponse {
-            responses,
-            ..FetchResponse::default()
-        };
-        (response, failed)
+        fetched
     }
 
     fn read_one(
@@ -278,6 +317,7 @@ impl Asked {
         asked: &FetchPartition,
         left: usize,
         min_one: bool,
+        into: &mut Fetched,
     ) -> Result<PartitionData, ErrorCode> {
         if partition.is_gone() {
             return Err(ErrorCode::UnknownTopicOrPartition);
@@ -292,7 +332,7 @@ impl Asked {
             last_stable_offset: last_stable,
             log_start_offset: partition.start(),
             aborted_transactions: committed.then(Vec::new),
-            records: Some(bytes::Bytes::new()),
+            records: Some(Bytes::new()),
             ..PartitionData::default()
         };
         if asked.last_fetched_epoch >= 0 {
@@ -308,17 +348,31 @@ impl Asked {
             .unwrap_or(0)
             .min(left);
         let up_to = if committed { last_stable } else { high_water };
-        let read = || {
-            let slice = partition.read_up_to(asked.fetch_offset, most, min_one, up_to)?;
-            let aborted = match committed && !slice.bytes.is_empty() {
-                true => partition.aborted(asked.fetch_offset, slice.next_offset)?,
+        let mut read = || {
+            let from = asked.fetch_offset;
+            let can = self.straight && into.straight.len() < STRETCHES_MAX && most <= STRETCH_MAX;
+            let held = match can {
+                true => Some(partition.hold_up_to(from, most, min_one, up_to)?),
+                false => None,
+            };
+            let (bytes, next) = match held {
+                Some(Held::InFile(stretch)) if stretch.len <= STRETCH_MAX => into.hold(stretch),
+                Some(Held::Bytes(slice)) => (slice.bytes, slice.next_offset),
+                // Or a batch alone is that large.
+                _ => {
+                    let slice = partition.read_up_to(from, most, min_one, up_to)?;
+                    (slice.bytes, slice.next_offset)
+                }
+            };
+            let aborted = match committed && !bytes.is_empty() {
+                true => partition.aborted(from, next)?,
                 false => Vec::new(),
             };
-            Ok((slice, aborted))
+            Ok((bytes, aborted))
         };
         match read() {
-            Ok((slice, aborted)) => {
-                data.records = Some(slice.bytes);
+            Ok((bytes, aborted)) => {
+                data.records = Some(bytes);
                 let aborted = aborted.iter().map(|aborted| AbortedTransaction {
                     producer_id: aborted.producer_id,
                     first_offset: aborted.first_offset,
@@ -341,19 +395,14 @@ impl Asked {
         }
     }
 
-    fn count(&self, response: &FetchResponse) {
-        for (asked, answer) in self.topics.iter().zip(&response.responses) {
+    fn count(&self, fetched: &Fetched) {
+        for (asked, answer) in self.topics.iter().zip(&fetched.response.responses) {
             let Some(topic) = &asked.topic else { continue };
-            for records in answer
-                .partitions
-                .iter()
-                .filter_map(|one| one.records.as_ref())
-            {
-                let count = batches(records)
-                    .flatten()
-                    .map(|batch| batch.record_count())
-                    .sum();
-                topic.counters.fetched(records.len(), count);
+            let all = answer.partitions.iter();
+            for records in all.filter_map(|one| one.records.as_ref()) {
+                topic
+                    .counters
+                    .fetched(records.len(), fetched.record_count(records));
             }
         }
     }
@@ -371,7 +420,7 @@ fn refused(asked: &FetchPartition, code: ErrorCode) -> PartitionData {
         error_code: code.code(),
         high_watermark: -1,
         aborted_transactions: missing.then(Vec::new),
-        records: Some(bytes::Bytes::new()),
+        records: Some(Bytes::new()),
         ..PartitionData::default()
     }
 }

@@ -13,7 +13,7 @@ use kafka::messages::sasl_handshake::{SaslHandshakeRequest, SaslHandshakeRespons
 use kafka::messages::{ApiKey, Message, Request};
 use kafka::wire::Reader;
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::AsyncRead;
 use tokio::time::{self, Instant};
 
 use super::{End, Input, send};
@@ -22,6 +22,7 @@ use crate::auth::exchange::{Exchange, Step};
 use crate::auth::{Mechanism, Principal, Refused, plain};
 use crate::dispatch::{Answer, Client, Failure};
 use crate::listener::Listener;
+use crate::straight::Sink;
 
 /// How long a client may take to prove who it is.
 const PROOF_MAX: Duration = Duration::from_secs(60);
@@ -40,7 +41,7 @@ pub(super) async fn prove<R, W>(
 ) -> Result<bool, End>
 where
     R: AsyncRead + Unpin,
-    W: AsyncWrite + Unpin,
+    W: Sink,
 {
     let bytes_max = input.bytes_max;
     input.bytes_max = bytes_max.min(REQUEST_BYTES_MAX);
@@ -57,7 +58,7 @@ where
 async fn talk<R, W>(client: &mut Client, input: &mut Input<R>, writer: &mut W) -> Result<bool, End>
 where
     R: AsyncRead + Unpin,
-    W: AsyncWrite + Unpin,
+    W: Sink,
 {
     let serving = client.serving.clone();
     let listener = &serving.listener;
@@ -131,7 +132,7 @@ fn step(client: &Client, exchange: &mut Exchange, message: &[u8]) -> Result<Step
 }
 
 /// Answers what may be asked before an exchange; begins one when the client has chosen a mechanism.
-async fn greet<W: AsyncWrite + Unpin>(
+async fn greet<W: Sink>(
     listener: &Listener,
     writer: &mut W,
     frame: &Bytes,
@@ -232,7 +233,7 @@ async fn tell<R, W>(
 ) -> Result<(), End>
 where
     R: Request,
-    W: AsyncWrite + Unpin,
+    W: Sink,
 {
     let pieces = frame::encode_response::<R>(response, header.version, header.correlation_id);
     let pieces = pieces.map_err(|error| End::Refused(error.into()))?;
@@ -243,7 +244,7 @@ where
     send(writer, None, answer).await
 }
 
-async fn answer<W: AsyncWrite + Unpin>(
+async fn answer<W: Sink>(
     writer: &mut W,
     header: Option<RequestHeader>,
     message: Vec<u8>,

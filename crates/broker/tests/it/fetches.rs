@@ -6,14 +6,16 @@ use kafka::error::ErrorCode;
 use kafka::messages::delete_records::{
     DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic,
 };
-use kafka::messages::fetch::FetchRequest;
+use kafka::messages::fetch::{FetchPartition, FetchRequest};
 use kafka::messages::list_offsets::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
 use kafka::messages::metadata::{MetadataRequest, MetadataRequestTopic};
 use kafka::messages::offset_for_leader_epoch::{
     OffsetForLeaderEpochRequest, OffsetForLeaderPartition, OffsetForLeaderTopic,
 };
 
-use crate::stage::{Client, Stage, batch, error, fetch, now_ms, stamped};
+use kafka::record::{Records, batches};
+
+use crate::stage::{Client, Stage, batch, error, fetch, now_ms, produce, stamped};
 
 async fn read(client: &mut Client, request: FetchRequest) -> (ErrorCode, usize) {
     let response = client.ask(12, request).await;
@@ -277,5 +279,60 @@ async fn epochs_grow_with_each_start_and_remember_where_they_ended() {
             ),
             expected
         );
+    }
+}
+
+/// Large batches go from the file to the socket; small ones, headers and other partitions come between them.
+#[tokio::test]
+async fn records_from_files_come_as_they_were_sent() {
+    let stage = Stage::open().await;
+    let mut client = stage.client().await;
+    client.create("t", 3, &[]).await;
+    let text = |number: usize| format!("{number}").repeat(20_000);
+    let mut expected = Vec::new();
+    for number in 0..30 {
+        let value = match number % 10 {
+            9 => "small".to_owned(),
+            _ => text(number),
+        };
+        let mut request = produce("t", -1, batch(&[&value]));
+        request.topic_data[0].partition_data[0].index = (number % 3) as i32;
+        let response = client.ask(9, request).await;
+        let told = &response.responses[0].partition_responses[0];
+        assert_eq!(error(told.error_code), ErrorCode::None);
+        expected.push((number % 3, value));
+    }
+    let mut next = [0; 3];
+    let mut found = vec![Vec::new(); 3];
+    // Incremental sessions and plain requests share the way.
+    for bytes_max in [1 << 20, 200_000, 70_000].into_iter().cycle().take(60) {
+        let mut request = fetch("t", 0, 0, bytes_max);
+        let asked = request.topics[0].partitions[0].clone();
+        request.topics[0].partitions = (0..3)
+            .map(|index| FetchPartition {
+                partition: index,
+                fetch_offset: next[index as usize],
+                ..asked.clone()
+            })
+            .collect();
+        let response = client.ask(12, request).await;
+        for partition in &response.responses[0].partitions {
+            assert_eq!(error(partition.error_code), ErrorCode::None);
+            let index = partition.partition_index as usize;
+            for part in batches(partition.records.as_ref().expect("records")) {
+                let part = part.expect("whole");
+                part.verify().expect("sound");
+                for record in &Records::read(&part, 1 << 20).expect("reads") {
+                    let value = record.expect("whole").value.expect("a value");
+                    found[index].push(String::from_utf8_lossy(value).into_owned());
+                }
+                next[index] = part.next_offset();
+            }
+        }
+    }
+    for (index, found) in found.iter().enumerate() {
+        let sent = expected.iter().filter(|(partition, _)| *partition == index);
+        let sent: Vec<&String> = sent.map(|(_, value)| value).collect();
+        assert!(found.iter().eq(sent), "partition {index}");
     }
 }

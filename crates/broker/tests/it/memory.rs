@@ -153,25 +153,32 @@ async fn large_requests_of_many_clients_wait_for_each_other() {
     assert_eq!(greedy.frame().await, None);
 }
 
+/// Has clients ask for all of a topic again and again, and never read.
+async fn never_read(stage: &Stage, topic: &str) -> Vec<Client> {
+    let mut silent = Vec::new();
+    for _ in 0..40 {
+        let mut client = stage.client().await;
+        for _ in 0..60 {
+            let asked: FetchRequest = fetch(topic, 0, 0, 50 << 20);
+            client.send(12, asked).await;
+        }
+        silent.push(client);
+    }
+    silent
+}
+
 #[tokio::test]
 async fn those_who_never_read_leave_room_for_the_others() {
     let (stage, metrics) = bounded(32 * MIB).await;
     let mut honest = stage.client().await;
     honest.create("t", 1, &[]).await;
-    let value = "x".repeat(900_000);
-    for _ in 0..16 {
+    // Batches of this size are not left in their file.
+    let value = "x".repeat(3_000);
+    for _ in 0..1_000 {
         let taken = honest.produce(9, "t", -1, batch(&[&value])).await;
         assert_eq!(error(taken.error_code), ErrorCode::None);
     }
-    let mut silent = Vec::new();
-    for _ in 0..40 {
-        let mut client = stage.client().await;
-        for _ in 0..60 {
-            let asked: FetchRequest = fetch("t", 0, 0, 50 << 20);
-            client.send(12, asked).await;
-        }
-        silent.push(client);
-    }
+    let silent = never_read(&stage, "t").await;
     until(&metrics, "nuncio_broker_memory_bytes", |used| {
         used >= 8 * MIB
     })
@@ -183,6 +190,40 @@ async fn those_who_never_read_leave_room_for_the_others() {
     assert!(most <= 32 * MIB + 41 * PROBE, "{most}");
     drop(silent);
     until(&metrics, "nuncio_broker_memory_bytes", |used| used == 0).await;
+}
+
+#[tokio::test]
+async fn those_who_never_read_what_is_in_files_hold_no_memory_for_it() {
+    let (stage, metrics) = bounded(32 * MIB).await;
+    let mut honest = stage.client().await;
+    honest.create("t", 1, &[]).await;
+    honest.create("u", 1, &[]).await;
+    let value = "x".repeat(900_000);
+    for _ in 0..16 {
+        let taken = honest.produce(9, "t", -1, batch(&[&value])).await;
+        assert_eq!(error(taken.error_code), ErrorCode::None);
+    }
+    let silent = never_read(&stage, "t").await;
+    let fetched = "nuncio_topic_fetched_bytes_total{topic=\"t\"}";
+    let answered = async {
+        while counted(&metrics, fetched) < 36 * value.len() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(LIMIT, answered).await.expect("they are answered");
+    until(&metrics, "nuncio_broker_memory_bytes", |used| used < MIB).await;
+    for _ in 0..10 {
+        is_served(&mut honest, "u", 20_000).await;
+    }
+    drop(silent);
+    until(&metrics, "nuncio_broker_memory_bytes", |used| used == 0).await;
+}
+
+/// Returns the value of a series, 0 where there is none yet.
+fn counted(metrics: &Metrics, series: &str) -> usize {
+    let page = metrics.encode();
+    let value = page.lines().find_map(|line| line.strip_prefix(series));
+    value.map_or(0, |value| value.trim().parse().expect("a number"))
 }
 
 /// Returns what a process has in memory.

@@ -16,10 +16,11 @@ use super::{CleanError, Cleaned, Cleaning, DamageFound, Dirt, Limits};
 use crate::aborted::{self, Aborted};
 use crate::active::Active;
 use crate::disk;
-use crate::reader::{Reader, Shared};
+use crate::reader::Reader;
 use crate::recover::{CLEANED, SWAP, rename};
 use crate::scan::{Damage, Stop};
 use crate::segment::{INDEXES, Segment, path};
+use crate::shared::Shared;
 
 /// Does a pass.
 pub(super) fn run(

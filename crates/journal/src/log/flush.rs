@@ -13,8 +13,8 @@ use crate::active::Active;
 use crate::checkpoint::Recovery;
 use crate::disk;
 use crate::producer::snapshot;
-use crate::reader::Shared;
 use crate::segment::Segment;
+use crate::shared::Shared;
 
 /// After this many bytes the recovery point moves on, which bounds what an unclean start must read.
 const CHECKPOINT_BYTES: u64 = 64 << 20;

@@ -1,7 +1,9 @@
 //! Reading: whole batches within bounds, by offset and by time, while the log grows.
 
+use std::os::unix::fs::FileExt;
+
 use journal::producer::Origin;
-use journal::{Config, Log, ReadError, Reader};
+use journal::{Config, Held, Log, ReadError, Reader};
 use kafka::compress::Compression;
 use kafka::record;
 use proptest::prelude::*;
@@ -221,5 +223,79 @@ proptest! {
         let most = records.iter().map(|(_, time)| *time).max().expect("not empty");
         let first = records.iter().position(|(_, time)| *time == most).expect("there");
         prop_assert_eq!((latest.offset, latest.timestamp), (first as i64, most));
+    }
+}
+
+#[test]
+fn what_is_left_in_the_file_is_what_a_read_returns() {
+    let home = Home::new();
+    let (mut log, _) = home.open(Config::default());
+    let large = "x".repeat(10_000);
+    for _ in 0..8 {
+        append(&mut log, &batch(&[large.as_str(), "y"]));
+    }
+    let reader = log.reader();
+    let size = batch(&[large.as_str(), "y"]).len();
+    let mut stretches = 0;
+    for (offset, max_bytes, up_to) in [
+        (0, 1 << 20, 16),
+        (0, 5 * size + 1, 16),
+        (3, 1 << 20, 16),
+        (2, 1 << 20, 12),
+        (15, 1 << 20, 16),
+        (0, 10, 16),
+        (16, 1 << 20, 16),
+    ] {
+        let slice = reader.read(offset, max_bytes, true, up_to).expect("read");
+        match reader.hold(offset, max_bytes, true, up_to).expect("read") {
+            Held::Bytes(held) => assert_eq!(held, slice),
+            Held::InFile(stretch) => {
+                stretches += 1;
+                let mut bytes = vec![0; stretch.len];
+                let at = stretch.position;
+                stretch.file.read_exact_at(&mut bytes, at).expect("there");
+                assert_eq!(bytes, slice.bytes);
+                assert_eq!(stretch.next_offset, slice.next_offset);
+                let batches = record::batches(&bytes).map(|batch| batch.expect("whole"));
+                let records: i32 = batches.map(|batch| batch.record_count()).sum();
+                assert_eq!(stretch.records, i64::from(records));
+            }
+        }
+    }
+    assert_eq!(stretches, 4);
+    // Small batches are read.
+    append(&mut log, &batch(&["z"]));
+    let small = reader.hold(16, 1 << 20, true, 17).expect("read");
+    assert!(matches!(small, Held::Bytes(_)));
+}
+
+#[test]
+fn what_lay_on_disk_before_is_checked_before_it_is_left_there() {
+    let home = Home::new();
+    let large = "x".repeat(10_000);
+    // What was closed well is not checked when it is opened again.
+    let config = Config {
+        segment_bytes: 3 << 20,
+        ..Config::default()
+    };
+    let (mut log, _) = home.open(config);
+    for _ in 0..400 {
+        append(&mut log, &batch(&[large.as_str()]));
+    }
+    log.close().expect("closed");
+    let (log, _) = home.open(config);
+    let reader = log.reader();
+    let hold = || reader.hold(0, 16 << 20, true, 400).expect("read");
+    match hold() {
+        Held::Bytes(slice) => assert!((256..400).contains(&slice.next_offset)),
+        Held::InFile(stretch) => panic!("nobody has looked at {stretch:?}"),
+    }
+    match hold() {
+        Held::InFile(stretch) => {
+            assert!(stretch.cut, "more than are looked at for one stretch");
+            assert_eq!(stretch.next_offset, 256);
+            assert_eq!(stretch.records, 256);
+        }
+        Held::Bytes(slice) => panic!("read once more to {}", slice.next_offset),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -50,6 +50,14 @@ impl Broker {
         match self {
             Self::Nuncio(nuncio) => nuncio.process_id(),
             Self::Apache(apache) => apache.process_id(),
+        }
+    }
+
+    /// Returns the folder with its data.
+    pub(super) fn data(&self) -> PathBuf {
+        match self {
+            Self::Nuncio(nuncio) => nuncio.data(),
+            Self::Apache(apache) => apache.data(),
         }
     }
 

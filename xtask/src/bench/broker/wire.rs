@@ -52,6 +52,16 @@ impl Connection {
         Ok(Self { stream })
     }
 
+    /// A second handle on the same connection, to read by one thread what another one asks for.
+    pub(super) fn clone(&self) -> anyhow::Result<Self> {
+        let stream = self.stream.try_clone()?;
+        Ok(Self { stream })
+    }
+
+    pub(super) fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
     pub(super) fn ask<R: Request>(
         &mut self,
         version: i16,
@@ -447,6 +457,12 @@ impl Reading {
             wait_ms: 500,
             bytes_max: FETCH_BYTES,
         }
+    }
+
+    /// Waits for nothing.
+    pub(super) fn once(mut self) -> Self {
+        self.wait_ms = 0;
+        self
     }
 
     /// Begins anew at the end of a partition, and waits for nothing.
