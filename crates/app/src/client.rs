@@ -15,7 +15,7 @@ use krafka::admin::{AdminClient, ListTopicsOptions, TopicDescription};
 use krafka::{Kafka, KrafkaError};
 
 use self::security::Security;
-pub(crate) use ask::{To, ask};
+pub(crate) use ask::{To, ask, coordinator};
 pub(crate) use partitions::{Partition, Partitions};
 pub(crate) use secret::new_password;
 pub(crate) use table::{row, table};

@@ -1,10 +1,12 @@
 //! Questions that the client library has no words for, over its connections.
 
 use anyhow::Context;
+use kafka::messages::find_coordinator::FindCoordinatorRequest;
 use kafka::messages::{Message, Request};
 use krafka::__private as library;
 use krafka::Kafka;
 
+use super::told::checked;
 use super::{Partition, Told};
 
 /// Who answers a question.
@@ -13,6 +15,8 @@ pub(crate) enum To<'a> {
     Controller,
     /// The leader of a partition.
     Leader(&'a Partition),
+    /// The one with this number.
+    Broker(i32),
 }
 
 /// Asks in the newest version that both sides know.
@@ -27,6 +31,7 @@ pub(crate) async fn ask<R: Request>(
             let leader = known.get_leader_connection(&partition.topic, partition.index);
             leader.await.told()?
         }
+        To::Broker(id) => known.get_broker_connection(id).await.told()?,
         To::Controller => {
             let broker = known.controller().or(known.brokers().into_iter().next());
             let broker = broker.context("the broker names no broker")?;
@@ -46,4 +51,17 @@ pub(crate) async fn ask<R: Request>(
     let answer = sent.await.told()?;
     R::Response::from_bytes(&answer, version)
         .with_context(|| format!("the broker's answer to {} makes no sense", R::NAME))
+}
+
+/// Returns the number of the broker that coordinates a group.
+pub(crate) async fn coordinator(kafka: &Kafka, group: &str) -> anyhow::Result<i32> {
+    let request = FindCoordinatorRequest {
+        coordinator_keys: vec![group.to_owned()],
+        ..FindCoordinatorRequest::default()
+    };
+    let answer = ask(kafka, To::Controller, &request).await?;
+    let found = answer.coordinators.into_iter().next();
+    let found = found.with_context(|| format!("the broker names no coordinator of `{group}`"))?;
+    checked(found.error_code, found.error_message.as_deref())?;
+    Ok(found.node_id)
 }

@@ -1,12 +1,14 @@
-//! Share groups (KIP-932): where each stands in its partitions, and how that is moved.
+//! Share groups (KIP-932): who is in each, where it stands in its partitions, and how that is moved.
 
 use std::collections::BTreeMap;
 
 use anyhow::{Context, bail};
+use kafka::messages::share_group_describe::{DescribedGroup, Member, ShareGroupDescribeRequest};
+use krafka::Kafka;
 use krafka::admin::AdminClient;
 use serde_json::{Value, json};
 
-use crate::client::{Partition, Told, row, table};
+use crate::client::{Partition, To, Told, ask, checked, coordinator, row, table};
 use crate::place;
 use crate::topics::show::counted;
 
@@ -69,14 +71,60 @@ pub(super) async fn standings(
     Ok(standings)
 }
 
+/// Returns what the coordinator of a share group tells of it.
+async fn described(kafka: &Kafka, name: &str) -> anyhow::Result<DescribedGroup> {
+    let request = ShareGroupDescribeRequest {
+        group_ids: vec![name.to_owned()],
+        ..ShareGroupDescribeRequest::default()
+    };
+    let to = To::Broker(coordinator(kafka, name).await?);
+    let answer = ask(kafka, to, &request).await?;
+    let group = answer.groups.into_iter().next();
+    let group = group.context("the broker did not answer for the group")?;
+    checked(group.error_code, group.error_message.as_deref())
+        .with_context(|| format!("group `{name}`"))?;
+    Ok(group)
+}
+
+fn member_value(member: &Member) -> Value {
+    let assigned = member.assignment.topic_partitions.iter();
+    let assigned =
+        assigned.map(|of| json!({ "topic": of.topic_name, "partitions": of.partitions }));
+    json!({
+        "member": member.member_id,
+        "rack": member.rack_id,
+        "client": member.client_id,
+        "host": member.client_host,
+        "assignment": assigned.collect::<Vec<_>>(),
+    })
+}
+
+fn member_row(member: &Member) -> Vec<String> {
+    let assigned = member.assignment.topic_partitions.iter();
+    let mut assigned: Vec<String> = assigned
+        .map(|of| {
+            let partitions: Vec<String> = of.partitions.iter().map(i32::to_string).collect();
+            format!("{}:{}", of.topic_name, partitions.join(","))
+        })
+        .collect();
+    assigned.sort();
+    row([
+        &member.member_id,
+        &member.client_id,
+        &member.client_host,
+        &assigned.join(" "),
+    ])
+}
+
 /// Describes a share group, as text or as a value.
 pub(super) async fn describe(
+    kafka: &Kafka,
     admin: &AdminClient,
     name: &str,
-    state: &str,
     json: bool,
 ) -> anyhow::Result<Option<Value>> {
     let standings = standings(admin, name).await?;
+    let group = described(kafka, name).await?;
     let there: Vec<Partition> = standings.keys().cloned().collect();
     let spans = place::spans(admin, &there, false).await?;
     let lag: i64 = standings.values().filter_map(|one| one.lag).sum();
@@ -92,14 +140,25 @@ pub(super) async fn describe(
         });
         return Ok(Some(json!({
             "group": name,
-            "state": state,
+            "state": group.group_state,
             "type": SHARE,
             "lag": lag,
+            "members": group.members.iter().map(member_value).collect::<Vec<_>>(),
             "partitions": partitions.collect::<Vec<_>>(),
         })));
     }
     let behind = counted(usize::try_from(lag).unwrap_or(0), "record", "records");
-    anstream::println!("share group {name}: {state}, {behind} not processed");
+    anstream::println!(
+        "share group {name}: {}, {}, {behind} not processed",
+        group.group_state,
+        counted(group.members.len(), "member", "members"),
+    );
+    let mut members: Vec<_> = group.members.iter().map(member_row).collect();
+    if !members.is_empty() {
+        members.sort();
+        members.insert(0, row(["MEMBER", "CLIENT", "HOST", "READS"]));
+        anstream::print!("\n{}", table(&members));
+    }
     let or_none = |value: Option<i64>| value.map_or_else(|| "-".to_owned(), |v| v.to_string());
     let mut rows = vec![row(["TOPIC", "PARTITION", "START", "END", "LAG"])];
     for (partition, standing) in &standings {

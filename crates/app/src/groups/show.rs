@@ -66,8 +66,8 @@ pub(super) async fn describe(
         }
         let kind = share::kind(admin, name).await?;
         match kind.as_ref().map(|(kind, state)| (kind.as_str(), state)) {
-            Some((share::SHARE, state)) => {
-                values.extend(share::describe(admin, name, state, json).await?);
+            Some((share::SHARE, _)) => {
+                values.extend(share::describe(kafka, admin, name, json).await?);
             }
             Some((streams::STREAMS, _)) => {
                 values.extend(streams::describe(kafka, admin, name, json).await?);

@@ -232,6 +232,31 @@ fn java_share_consumers_are_timed_and_administered() {
         begun.elapsed() > Duration::from_secs(5),
         "it was not over at once"
     );
+    let (group, topic) = (shares.group.clone(), shares.topic.clone());
+    let command = |words: &str| {
+        let words = format!("groups {words} --bootstrap {}", subject.bootstrap());
+        crate::commands::good(&words.split(' ').collect::<Vec<_>>(), "")
+    };
+    let told = command(&format!("describe {group} --json"));
+    let told: Value = serde_json::from_str(&told).expect("JSON");
+    let members = told[0]["members"].as_array().expect("members");
+    assert_eq!(members.len(), 2, "{told}");
+    assert_ne!(members[0]["member"], members[1]["member"], "{told}");
+    for member in members {
+        assert_eq!(
+            member["assignment"],
+            json!([{ "topic": topic, "partitions": [0] }]),
+            "{told}"
+        );
+    }
+    let text = command(&format!("describe {group}"));
+    assert!(text.contains(", 2 members, "), "{text}");
+    for member in members {
+        let id = member["member"].as_str().expect("an id");
+        let line = text.lines().find(|line| line.starts_with(id));
+        let line = line.unwrap_or_else(|| panic!("{id} in\n{text}"));
+        assert!(line.ends_with(&format!("{topic}:0")), "{text}");
+    }
     // The next poll accepts what the last one brought, and so does a commit.
     shares.produce(4..6);
     assert_eq!(offsets(&shares.take("quick")), [4, 5]);
@@ -254,11 +279,6 @@ fn java_share_consumers_are_timed_and_administered() {
         (&described["state"], &described["members"]),
         (&json!("Empty"), &json!(0))
     );
-    let (group, topic) = (shares.group.clone(), shares.topic.clone());
-    let command = |words: &str| {
-        let words = format!("groups {words} --bootstrap {}", subject.bootstrap());
-        crate::commands::good(&words.split(' ').collect::<Vec<_>>(), "")
-    };
     let listed = command("list --state empty");
     assert!(
         listed.contains(&group) && listed.contains("share"),
@@ -268,7 +288,7 @@ fn java_share_consumers_are_timed_and_administered() {
     assert!(moved.contains("reset"), "{moved}");
     let told = command(&format!("describe {group}"));
     assert!(
-        told.contains(&format!("share group {group}: Empty")),
+        told.contains(&format!("share group {group}: Empty, 0 members, ")),
         "{told}"
     );
     assert_eq!(shares.offsets().0, 2);
